@@ -1,0 +1,1 @@
+"""The house behind the scripts: records and failures (standard library only), nothing that imports torch."""

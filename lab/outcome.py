@@ -1,0 +1,135 @@
+"""How a run ended, as a card: from the run's folder, or from the exception that ended it.
+
+A run's folder holds start.json (the facts), later summary.json (the results) and perhaps run.log. `record` makes the
+card from them; train.py, its watcher and whoever runs train.py call it, and who comes second changes nothing.
+Not covered: who notices the end (`lab/recorder.py`), and the verdict (`lab/decide.py`).
+"""
+
+import math
+import sys
+from bisect import bisect_left
+from pathlib import Path
+from typing import Any
+
+from lab.cards import card_path, create_card, load_cards, utc_now
+from lab.decide import decide
+from lab.errors import CardError, LabError
+from lab.schema import MAX_LOSS_CURVE_POINTS, Card, complete
+from lab.store import read_json
+
+TAIL_LINES = 20
+MAX_LINE_CHARACTERS = 400
+
+# What start.json keeps for this machine alone.
+_NOT_FOR_THE_CARD = ("timestamp", "pid", "argv", "phase", "knowledge_dir")
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived. Like KeyboardInterrupt no Exception, so that no handler in train.py swallows it."""
+
+
+def record(run_dir: Path, error: Card | None = None, loss_curve: list[list[Any]] | None = None) -> Card:
+    """Write the card of the run in this folder, or return the one it has.
+
+    With a summary.json the card carries its results and `error` is ignored: what was measured counts, even when the
+    process died before it could say so. `loss_curve` is what a crashed run has to show.
+    """
+    facts = read_json(run_dir / "start.json")
+    knowledge = Path(facts["knowledge_dir"])
+    path = card_path(knowledge, facts["run_id"])
+    if path.exists():
+        return read_json(path)
+    files = sorted(file.name for file in run_dir.iterdir() if not file.name.startswith("."))
+    if "summary.json" in files:
+        outcome = outcome_of(read_json(run_dir / "summary.json"))
+        outcome |= decide(facts | outcome, _neighbours(knowledge))
+    else:
+        outcome = {"status": "crash", "results": {"loss_curve": loss_curve}, "error": error}
+    outcome["artifacts"] = {"files": files} | outcome.get("artifacts", {})
+    try:
+        return create_card(knowledge, card_of(facts, outcome))
+    except CardError:
+        if not path.exists():
+            raise
+        return read_json(path)  # somebody was faster
+
+
+def _neighbours(knowledge: Path) -> list[Card] | None:
+    """The commons to compare with. One damaged file must not cost this run its card, only its verdict."""
+    try:
+        return load_cards(knowledge)
+    except LabError as error:
+        print(f"warning: this run is compared with nothing: {error}", file=sys.stderr)
+        return None
+
+
+def card_of(facts: Card, outcome: Card) -> Card:
+    """The card's values from start.json and the outcome; the time is now."""
+    public = {name: value for name, value in facts.items() if name not in _NOT_FOR_THE_CARD}
+    return complete({"id": facts["run_id"], "timestamp": utc_now()} | public | outcome)
+
+
+def outcome_of(summary: Card) -> Card:
+    """summary.json as the card has it: the artifacts beside the results."""
+    results = {name: value for name, value in summary.items() if name not in ("run_id", "artifacts")}
+    return {"results": results, "artifacts": summary.get("artifacts") or {}}
+
+
+def classify(error: BaseException) -> tuple[str, int]:
+    """(error kind, exit code) of what ended a run. torch's classes are known by name: torch is not imported here."""
+    if isinstance(error, LabError):
+        return error.kind, 2
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", 130
+    if isinstance(error, Terminated):
+        return "interrupted", 143
+    names = {base.__name__ for base in type(error).__mro__}
+    # The allocators of MPS and CPU have no class for it, only words in a RuntimeError.
+    words = str(error) if isinstance(error, RuntimeError) else ""
+    if names & {"MemoryError", "OutOfMemoryError"} or "out of memory" in words or "can't allocate memory" in words:
+        return "oom", 1
+    return "exception", 1
+
+
+def make_error(kind: str, phase: str | None, summary: str, tail: list[str]) -> Card:
+    """A card's `error`: the summary on one line, the last lines of `tail`, long lines cut."""
+    lines = [line[:MAX_LINE_CHARACTERS] for line in tail[-TAIL_LINES:]]
+    return {"kind": kind, "phase": phase, "summary": " ".join(summary.split())[:MAX_LINE_CHARACTERS], "tail": lines}
+
+
+def summarise_error(error: BaseException) -> str:
+    """The failure in one line."""
+    if isinstance(error, LabError):
+        return str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped by Ctrl-C"
+    if isinstance(error, Terminated):
+        return "stopped by SIGTERM"
+    first_line = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {first_line}" if first_line else type(error).__name__
+
+
+def thin(losses: list[tuple[int, float, float]]) -> list[list[Any]]:
+    """At most 64 of the points (step, seconds, loss), evenly over time, the first and the last among them.
+
+    A loss that is not finite becomes null.
+    """
+    if len(losses) > MAX_LOSS_CURVE_POINTS:
+        times = [seconds for _, seconds, _ in losses]
+        width = (times[-1] - times[0]) / (MAX_LOSS_CURVE_POINTS - 1)
+        picked = {bisect_left(times, times[0] + width * slot) for slot in range(MAX_LOSS_CURVE_POINTS - 1)}
+        losses = [losses[index] for index in sorted(picked | {len(losses) - 1})]
+    return [[step, round(seconds, 3), plain(float(f"{loss:.6g}"))] for step, seconds, loss in losses]
+
+
+def plain(value: Any) -> Any:
+    """The value as JSON has it: numpy and torch scalars as numbers, NaN and infinity as null, the rest as text."""
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return plain(value.item()) if hasattr(value, "item") else str(value)

@@ -1,0 +1,110 @@
+"""From how a run ended to its card."""
+
+import itertools
+import math
+from decimal import Decimal
+
+import pytest
+
+from lab.errors import DataError, DeviceError, DivergedError, SettingError, StoreError
+from lab.outcome import Terminated, classify, make_error, plain, record, summarise_error, thin
+from lab.schema import ERROR_KINDS
+from lab.store import write_new
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named as torch names it."""
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (SettingError("x"), ("setting", 2)),
+        (DataError("x"), ("data", 2)),
+        (DeviceError("x"), ("device", 2)),
+        (DivergedError("x"), ("diverged", 2)),
+        (StoreError("x"), ("exception", 2)),
+        (KeyboardInterrupt(), ("interrupted", 130)),
+        (Terminated(), ("interrupted", 143)),
+        (MemoryError(), ("oom", 1)),
+        (OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), ("oom", 1)),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 5 GB)"), ("oom", 1)),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), ("oom", 1)),
+        (ValueError("out of memory is only mentioned"), ("exception", 1)),
+        (RuntimeError("shape mismatch"), ("exception", 1)),
+    ],
+)
+def test_classify(error, expected):
+    assert classify(error) == expected
+    assert expected[0] in ERROR_KINDS
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (DataError("no shards in x"), "no shards in x"),
+        (KeyboardInterrupt(), "stopped by Ctrl-C"),
+        (Terminated(), "stopped by SIGTERM"),
+        (ValueError("\n first\nsecond"), "ValueError: first"),
+        (MemoryError(), "MemoryError"),
+    ],
+)
+def test_summarise_error(error, line):
+    assert summarise_error(error) == line
+
+
+def test_an_error_keeps_the_last_lines_and_cuts_long_ones():
+    error = make_error("killed", "train", "one\n\n two", [f"line {n}" for n in range(30)] + ["x" * 1000])
+    assert error["summary"] == "one two"
+    assert error["tail"] == [f"line {n}" for n in range(11, 30)] + ["x" * 400]
+
+
+def test_a_short_curve_is_kept_whole():
+    assert thin([]) == []
+    assert thin([(0, 0.0, 5.0), (1, 0.123456, 3.14159265)]) == [[0, 0.0, 5.0], [1, 0.123, 3.14159]]
+
+
+def test_a_long_curve_is_thinned_evenly_over_time():
+    slow_start = [(0, 0.0, 9.0)] + [(step, 10 + step * 0.01, 3.0) for step in range(1, 2001)]
+    curve = thin(slow_start)
+    assert len(curve) <= 64
+    assert (curve[0], curve[-1]) == ([0, 0.0, 9.0], [2000, 30.0, 3.0])
+    gaps = [after[1] - before[1] for before, after in itertools.pairwise(curve[1:])]
+    assert max(gaps) <= 30 / 63 + 0.011
+    assert len(thin([(step, 1.0, 2.0) for step in range(1000)])) == 2
+
+
+def test_a_loss_that_is_not_finite_is_null():
+    assert thin([(0, 0.0, 5.0), (1, 1.0, math.nan), (2, 2.0, math.inf)]) == [
+        [0, 0.0, 5.0],
+        [1, 1.0, None],
+        [2, 2.0, None],
+    ]
+
+
+class Scalar:
+    """What numpy and torch scalars have in common."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def item(self):
+        """The Python number."""
+        return self.value
+
+
+def test_plain_values():
+    given = {"a": Scalar(1.5), "b": math.nan, "c": (1, Scalar(math.inf)), 4: Decimal("0.1"), "d": True, "e": "x"}
+    assert plain(given) == {"a": 1.5, "b": None, "c": [1, None], "4": "0.1", "d": True, "e": "x"}
+
+
+def test_a_run_is_recorded_once_whoever_comes_first(tmp_path):
+    run, knowledge = tmp_path / "run", tmp_path / "knowledge"
+    facts = {"run_id": "a" * 12, "knowledge_dir": str(knowledge), "pid": 1, "argv": [], "phase": "train", "track": "t"}
+    write_new(run / "start.json", facts)
+    first = record(run, make_error("timeout", "train", "over the limit", []))
+    write_new(run / "summary.json", {"run_id": "a" * 12, "val_bpb": 1.0})
+    assert record(run) == first == record(run, make_error("killed", "train", "gone", []))
+    assert (first["id"], first["status"], first["error"]["kind"]) == ("a" * 12, "crash", "timeout")
+    assert first["artifacts"] == {"files": ["start.json"]}
+    assert not {"pid", "argv", "phase", "knowledge_dir"} & set(first)
