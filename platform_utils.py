@@ -431,23 +431,18 @@ def load_flash3(capability: tuple[int, int]) -> Attention | str:
     from huggingface_hub.errors import HTTPError  # what its transport raises
     from kernels import get_kernel
 
-    community = ("kernels-community/flash-attn3", {"version": 1})
-    hopper = ("varunneal/flash-attention-3", {"revision": "main", "trust_remote_code": ["varunneal/flash-attention-3"]})
-    reasons = []
-    for repo, options in [hopper, community] if capability[0] == 9 else [community]:
-        try:
-            module = get_kernel(repo, **options)
-            flash = getattr(module, "flash_attn_interface", module).flash_attn_func
-        except (ImportError, OSError, ValueError, RuntimeError, AttributeError, HTTPError) as error:
-            reasons.append(f"{repo}: {' '.join(str(error).split())[:120]}")
-            continue
+    try:
+        module = get_kernel("kernels-community/flash-attn3", version=1)
+        flash = getattr(module, "flash_attn_interface", module).flash_attn_func
+    except (ImportError, OSError, ValueError, RuntimeError, AttributeError, HTTPError) as error:
+        why = " ".join(str(error).split())[:120]
+        return why if reachable else f"the hub cannot be reached; {why}"
 
-        def forward(q: Tensor, k: Tensor, v: Tensor, window: int, flash: Callable[..., Any] = flash) -> Tensor:
-            left = window if window < q.shape[1] - 1 else -1
-            return flash(q, k, v, causal=True, window_size=(left, 0))
+    def forward(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
+        left = window if window < q.shape[1] - 1 else -1
+        return flash(q, k, v, causal=True, window_size=(left, 0))
 
-        return Attention("fa3", forward)
-    return ("" if reachable else "the hub cannot be reached; ") + "; ".join(reasons)
+    return Attention("fa3", forward)
 
 
 def get_attention_forward(device: torch.device, head_dim: int, seq_len: int, windows: Iterable[int] = ()) -> Attention:

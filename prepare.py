@@ -15,33 +15,29 @@ reading one cache over a network file system, and data larger than the disk (tok
 from __future__ import annotations
 
 import argparse
-import ast
 import hashlib
 import json
 import math
 import os
 import queue
-import re
 import shutil
 import sys
 import threading
 import time
-import warnings
-import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from copy import deepcopy
-from importlib import metadata
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from filelock import FileLock
 
-from lab.download import download_files
+from lab.datasets import DATASETS, Documents, documents, first_line, local_folder, source
 from lab.errors import DataError, LabError, SettingError
 from platform_utils import detect_platform, sync_device
 
@@ -62,13 +58,7 @@ PRESETS = {
     "small": Preset(seq_len=256, vocab_size=1024, eval_tokens=2048 * 256),
     "tiny": Preset(seq_len=64, vocab_size=512, eval_tokens=128 * 64),  # for tests: seconds, not minutes
 }
-DATASETS = ("climbmix", "tinystories", "builtin")  # and local:PATH
 
-CLIMBMIX_URL = "https://huggingface.co/datasets/karpathy/climbmix-400b-shuffle/resolve/main"
-CLIMBMIX_LAST_SHARD = 6542  # pinned for validation, never trained on
-TINYSTORIES_URL = "https://huggingface.co/datasets/karpathy/tinystories-gpt4-clean/resolve/main"
-TINYSTORIES_FILE = "tinystories_gpt4_clean.parquet"
-BUILTIN_WHEELS = ("mpmath", "networkx", "sympy")  # pure Python, and torch needs them all; pinned in pyproject.toml
 BUILTIN_FINGERPRINTS = {512: "", 1024: "", 8192: ""}
 
 BOS = "<|bos|>"  # the only special token; opens every document and every row
@@ -78,22 +68,30 @@ SPLIT_PATTERN = (
 )
 TOKENIZER_TRAINING_CHARS = 1_000_000_000  # the merges of a small vocabulary settle long before that
 MAX_VOCAB = 65_535  # tokens are stored as uint16
+CLIMBMIX_DEFAULT_SHARDS = 10
 PACKING_BUFFER_DOCS = 1000  # documents best-fit packing chooses among
 MANIFEST_VERSION = 1
 TIME_BUDGET_SECONDS = 300
 LEAK_RATIO = 1e-3  # change of logits that must not change, over the change of those that may: above it is a leak
 VERIFIED_BYTES = 64 << 20  # files up to this size are hashed at every start, larger ones compared by size
-NEAR_DUPLICATE_JACCARD = 0.8  # share of common 5-word shingles from which two documents count as one
 
 
-def _positive_number(name: str, default: float) -> float:
+def setting(name: str, default: float, least: float) -> float:
+    """A number from the environment, at least `least`; whole where `least` is an int.
+
+    Raises:
+        SettingError: it is not such a number.
+    """
     text = os.environ.get(name) or str(default)
     try:
-        value = float(text)
+        value = type(least)(text)
     except ValueError:
         value = math.nan
-    if not 0 < value < math.inf:
-        raise SettingError(f"{name}={text}: not a positive number; unset it for the default of {default:g}")
+    if not least <= value < 2**63:
+        kind = "whole number" if isinstance(least, int) else "number"
+        raise SettingError(
+            f"{name}={text}: give a {kind} from {least:g} on, or unset it for the default of {default:g}"
+        )
     return value
 
 
@@ -115,218 +113,12 @@ def default_preset() -> str:
 
 
 def default_dataset(preset: str) -> str:
-    """$AUTORESEARCH_DATASET, else climbmix on CUDA; elsewhere what was downloaded and prepared, else builtin."""
+    """$AUTORESEARCH_DATASET, else the larger of the downloaded data sets that is prepared, else builtin."""
     if name := os.environ.get("AUTORESEARCH_DATASET"):
         return name
-    if detect_platform() == "cuda":
-        return "climbmix"
-    vocab = PRESETS[preset].vocab_size
-    downloaded = [d for d in ("climbmix", "tinystories") if (prepared_dir(d, vocab) / "manifest.json").exists()]
-    return downloaded[0] if downloaded else "builtin"
-
-
-# ---------------------------------------------------------------------------------------------------------------
-# Documents: every data set is a list of training texts and a list of validation texts
-
-
-class Documents(NamedTuple):
-    """Texts of one data set, as iterables that can be read more than once."""
-
-    train: Iterable[str]
-    val: Iterable[str]
-
-
-class ParquetText:
-    """The `text` column of parquet files, one row group in memory at a time. `keep` filters by document."""
-
-    def __init__(self, paths: list[Path], keep: Callable[[str], bool] = lambda text: True) -> None:
-        self.paths, self.keep = paths, keep
-
-    def __iter__(self) -> Iterator[str]:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        for path in self.paths:
-            try:
-                with pq.ParquetFile(path) as file:
-                    for group in range(file.num_row_groups):
-                        texts = file.read_row_group(group, columns=["text"]).column("text").to_pylist()
-                        yield from (text for text in texts if text and self.keep(text))
-            except (pa.ArrowException, OSError, KeyError) as error:
-                raise DataError(f"{path}: cannot be read ({_first_line(error)}); delete it and prepare again") from None
-
-
-def climbmix(num_shards: int, workers: int) -> Documents:
-    """The first `num_shards` shards for training (-1: all) and the pinned last one for validation."""
-    if not (num_shards == -1 or 1 <= num_shards <= CLIMBMIX_LAST_SHARD):
-        raise SettingError(f"--num-shards {num_shards}: give 1 to {CLIMBMIX_LAST_SHARD}, or -1 for all")
-    train = range(CLIMBMIX_LAST_SHARD if num_shards == -1 else num_shards)
-    names = [f"shard_{index:05d}.parquet" for index in (*train, CLIMBMIX_LAST_SHARD)]
-    folder = cache_dir() / "downloads" / "climbmix"
-    download_files(os.environ.get("AUTORESEARCH_BASE_URL") or CLIMBMIX_URL, names, folder, workers)
-    return Documents(ParquetText([folder / n for n in names[:-1]]), ParquetText([folder / names[-1]]))
-
-
-def tinystories(workers: int) -> Documents:
-    """One file of short stories; a stable hash of the story sends one in fifty to validation."""
-    folder = cache_dir() / "downloads" / "tinystories"
-    url = os.environ.get("AUTORESEARCH_BASE_URL") or TINYSTORIES_URL
-    download_files(url, [TINYSTORIES_FILE], folder, workers)
-    paths = [folder / TINYSTORIES_FILE]
-    return Documents(
-        ParquetText(paths, lambda text: _bucket(text, 50) != 0), ParquetText(paths, lambda text: _bucket(text, 50) == 0)
-    )
-
-
-def builtin() -> Documents:
-    """Python source of wheels that are installed anyway: real text without a download.
-
-    Files are cut at top-level definitions, tests are left out, exact and near duplicates are dropped. A stable hash
-    of the package folder decides the split, so no file is validated on while its sibling is trained on.
-
-    Raises:
-        DataError: a wheel is missing, or a file differs from the wheel's RECORD.
-    """
-    train, val = [], []
-    for wheel in BUILTIN_WHEELS:
-        try:
-            files = metadata.distribution(wheel).files or []
-        except metadata.PackageNotFoundError:
-            raise DataError(f"builtin: the {wheel} package is not installed; run `uv sync`") from None
-        for file in sorted(files, key=str):
-            path = PurePosixPath(file)
-            if path.suffix == ".py" and path.parts[0] == wheel and not _is_test(path):
-                data = file.locate().read_bytes()
-                if file.hash is None or file.hash.value != _record_hash(data):
-                    raise DataError(f"builtin: {path} differs from what {wheel} was released with; run `uv sync --reinstall`")
-                (val if _bucket(str(path.parent), 10) == 0 else train).extend(split_definitions(data.decode()))
-    val = drop_duplicates(val)
-    return Documents(drop_duplicates(train, seen=val), val)
-
-
-def split_definitions(source: str) -> list[str]:
-    """Cut Python source before each top-level class or function, its decorators and the comment above it."""
-    lines = source.splitlines(keepends=True)
-    cuts = [0]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # old escapes in strings
-        body = ast.parse(source).body
-    for node in body:
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            line = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)]) - 1
-            while line > cuts[-1] and lines[line - 1].startswith("#"):
-                line -= 1
-            cuts.append(line)
-    cuts.append(len(lines))
-    pieces = ("".join(lines[a:b]).strip() for a, b in zip(cuts, cuts[1:], strict=False))
-    return [piece + "\n" for piece in pieces if piece]
-
-
-def drop_duplicates(docs: list[str], seen: list[str] | None = None) -> list[str]:
-    """The documents that are neither equal nor nearly equal to an earlier one or to one of `seen`, in order.
-
-    Candidates come from MinHash (Broder 1997) with 8 bands of 4 hashes over 5-word shingles; the exact Jaccard
-    similarity of the shingle sets decides.
-    """
-    rng = np.random.default_rng(0)
-    multipliers = rng.integers(1, 2**63, 32, dtype=np.uint64) | np.uint64(1)
-    bands: dict[tuple[int, bytes], list[int]] = {}
-    shingles: list[np.ndarray] = []
-    words: dict[str, int] = {}
-    kept = []
-    for index, text in enumerate([*(seen or []), *docs]):
-        ids = np.array([words.setdefault(w, zlib.crc32(w.encode())) for w in re.findall(r"\w+|[^\w\s]", text)], np.uint64)
-        ids = np.pad(ids, (0, max(0, 5 - len(ids))))
-        mine = np.zeros(len(ids) - 4, np.uint64)
-        for offset in range(5):
-            mine = (mine * np.uint64(0x100000001B3)) ^ ids[offset : len(ids) - 4 + offset]
-        mine = np.unique(mine)
-        signature = (mine[:, None] * multipliers >> np.uint64(32)).min(axis=0).astype(np.uint32)
-        keys = [(band, signature[4 * band : 4 * band + 4].tobytes()) for band in range(8)]
-        candidates = sorted({other for key in keys for other in bands.get(key, ())})
-        if not any(_jaccard(mine, shingles[other]) >= NEAR_DUPLICATE_JACCARD for other in candidates):
-            for key in keys:
-                bands.setdefault(key, []).append(len(shingles))
-            shingles.append(mine)
-            if index >= len(seen or []):
-                kept.append(text)
-    return kept
-
-
-def local(folder: Path) -> Documents:
-    """Every .txt, .md, .py, .jsonl and .parquet file below a folder; one document in twenty is for validation.
-
-    A .jsonl line is a JSON object with a `text` key or a string; .py is cut at top-level definitions, and a long
-    .txt or .md at blank lines. The split hashes the document, so equal documents fall on the same side.
-    """
-    if not folder.is_dir():
-        raise DataError(f"local:{folder}: there is no such folder; name one with .txt, .md, .py, .jsonl or .parquet files")
-    docs = []
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        docs += [text for text in _read_local(path) if text.strip()]
-    val = [text for text in docs if _bucket(text, 20) == 0]
-    if not val or len(val) == len(docs):
-        raise DataError(f"local:{folder}: {len(docs)} documents are too few to split into training and validation text")
-    return Documents([text for text in docs if _bucket(text, 20) != 0], val)
-
-
-def _read_local(path: Path) -> Iterable[str]:
-    if path.suffix == ".parquet":
-        return ParquetText([path])
-    if path.suffix not in (".txt", ".md", ".py", ".jsonl"):
-        return []
-    try:
-        text = path.read_text("utf-8")
-    except (UnicodeDecodeError, OSError) as error:
-        raise DataError(f"{path}: cannot be read as UTF-8 text ({_first_line(error)}); mend or remove the file") from None
-    if path.suffix == ".jsonl":
-        return _jsonl_texts(path, text)
-    if path.suffix == ".py":
-        try:
-            return split_definitions(text)
-        except SyntaxError:
-            return [text]
-    pieces, size = [[]], 0
-    for paragraph in re.split(r"(?<=\n)\n+", text):
-        if size > 8192:
-            pieces.append([])
-            size = 0
-        pieces[-1].append(paragraph)
-        size += len(paragraph)
-    return ["\n".join(piece) for piece in pieces]
-
-
-def _jsonl_texts(path: Path, text: str) -> Iterator[str]:
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.strip():
-            try:
-                value = json.loads(line)
-                yield value if isinstance(value, str) else value["text"]
-            except (ValueError, KeyError, TypeError):
-                raise DataError(f'{path}:{number}: not a JSON string or an object with "text"; mend the line') from None
-
-
-def _is_test(path: PurePosixPath) -> bool:
-    return any(part in ("tests", "testing", "benchmarks", "conftest.py") or part.startswith("test") for part in path.parts)
-
-
-def _bucket(text: str, buckets: int) -> int:
-    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8], "big") % buckets
-
-
-def _record_hash(data: bytes) -> str:
-    import base64
-
-    return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
-
-
-def _jaccard(a: np.ndarray, b: np.ndarray) -> float:
-    common = len(np.intersect1d(a, b, assume_unique=True))
-    return common / (len(a) + len(b) - common)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    vocab_size = PRESETS[preset].vocab_size
+    prepared = (name for name in DATASETS if (prepared_dir(name, vocab_size) / "manifest.json").exists())
+    return next(prepared, "builtin")
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -353,10 +145,12 @@ class Data(NamedTuple):
 
     @property
     def vocab_size(self) -> int:
+        """Tokens in the vocabulary, BOS the last of them."""
         return PRESETS[self.preset].vocab_size
 
     @property
     def seq_len(self) -> int:
+        """Tokens a row of x or y has."""
         return PRESETS[self.preset].seq_len
 
 
@@ -384,7 +178,9 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> dict:
     tokenizer.train_from_iterator(limited(), vocab_size - 1, pattern=SPLIT_PATTERN)
     ranks = sorted((rank, bytes(token)) for token, rank in tokenizer.get_mergeable_ranks())
     if len(ranks) != vocab_size - 1:
-        raise DataError(f"the text gives only {len(ranks)} of {vocab_size - 1} merges: use more text or a smaller vocabulary")
+        raise DataError(
+            f"the text is enough for {len(ranks)} of {vocab_size - 1} tokens: use more text or a smaller vocabulary"
+        )
     return {"pattern": SPLIT_PATTERN, "tokens": [token.hex() for _, token in ranks], "special": {BOS: vocab_size - 1}}
 
 
@@ -428,69 +224,76 @@ def _batches(items: Iterable[str], size: int) -> Iterator[list[str]]:
 
 def prepared_dir(dataset: str, vocab_size: int) -> Path:
     """Where a prepared data set lies. A local folder is told apart by a hash of its path."""
-    name = dataset if dataset in DATASETS else "local-" + hashlib.sha256(dataset.encode()).hexdigest()[:8]
+    name = dataset
+    if dataset not in DATASETS:
+        name = "local-" + hashlib.sha256(str(local_folder(dataset)).encode()).hexdigest()[:8]
     return cache_dir() / f"{name}-v{vocab_size}"
 
 
-def prepare(dataset: str, preset: str, num_shards: int = 10, workers: int = 8) -> Path:
+def prepare(dataset: str, preset: str, num_shards: int | None = None, workers: int = 8) -> Path:
     """Fetch, tokenize and store a data set unless it is there; returns its folder.
 
-    The folder appears by one rename, complete; a second process that wants the same waits for the first.
+    The folder appears by one rename, complete; a second process that wants the same waits for the first. A data set
+    whose source has changed (other files, another number of shards) is prepared again.
 
     Raises:
         DataError: unknown data set, no network, no space, or text that cannot be used.
     """
-    from filelock import FileLock
-
-    if dataset not in DATASETS and not dataset.startswith("local:"):
-        raise DataError(f"data set {dataset!r}: there is no such name; choose {', '.join(DATASETS)} or local:PATH")
-    vocab_size = PRESETS[preset].vocab_size
-    folder = prepared_dir(dataset, vocab_size)
-    if (folder / "manifest.json").exists():
-        return folder
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{folder}.lock"):
-            if not (folder / "manifest.json").exists():
-                _prepare_locked(dataset, folder, vocab_size, num_shards, workers)
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be written ({error.strerror or error}); free space or set AUTORESEARCH_CACHE") from None
+    folder = prepared_dir(dataset, PRESETS[preset].vocab_size)
+    wanted = source(dataset, num_shards)
+    if not _is_current(folder, wanted):
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{folder}.lock"):
+                if not _is_current(folder, wanted):
+                    num_shards = CLIMBMIX_DEFAULT_SHARDS if num_shards is None else num_shards
+                    texts = documents(dataset, cache_dir() / "downloads", num_shards, workers)
+                    _store(dataset, texts, folder, PRESETS[preset].vocab_size, source(dataset, num_shards))
+        except OSError as error:
+            why = error.strerror or error
+            raise DataError(f"{folder}: cannot be written ({why}); free space or set AUTORESEARCH_CACHE") from None
     return folder
 
 
-def _prepare_locked(dataset: str, folder: Path, vocab_size: int, num_shards: int, workers: int) -> None:
+def _is_current(folder: Path, wanted: str | None) -> bool:
+    """Is something prepared, from this source? Damage is left to `_verified_manifest`."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+    except FileNotFoundError:
+        return False
+    except ValueError:
+        return True
+    return wanted is None or not isinstance(manifest, dict) or manifest.get("source") == wanted
+
+
+def _store(dataset: str, texts: Documents, folder: Path, vocab_size: int, made_of: str | None) -> None:
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    shutil.rmtree(folder, ignore_errors=True)  # a folder without a manifest is not data
     started = time.perf_counter()
-    documents = _documents(dataset, num_shards, workers)
     partial.mkdir()
     try:
-        tokenizer = train_tokenizer(documents.train, vocab_size)
+        tokenizer = train_tokenizer(texts.train, vocab_size)
         (partial / "tokenizer.json").write_text(json.dumps(tokenizer))
         encoding = make_encoding(tokenizer)
-        np.save(partial / "token_bytes.npy", np.array([len(bytes.fromhex(t)) for t in tokenizer["tokens"]] + [0], np.int32))
-        for split, texts in zip(("train", "val"), documents, strict=True):
-            write_tokens(texts, encoding, partial / f"{split}.bin", partial / f"{split}.npy")
+        np.save(
+            partial / "token_bytes.npy", np.array([len(bytes.fromhex(t)) for t in tokenizer["tokens"]] + [0], np.int32)
+        )
+        for split, split_texts in zip(("train", "val"), texts, strict=True):
+            write_tokens(split_texts, encoding, partial / f"{split}.bin", partial / f"{split}.npy")
         files = {p.name: {"bytes": p.stat().st_size, "sha256": _sha256(p)} for p in sorted(partial.iterdir())}
-        fingerprint = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:12]
-        facts = {"version": MANIFEST_VERSION, "dataset": dataset, "vocab_size": vocab_size, "fingerprint": fingerprint, "files": files}
+        facts = {"version": MANIFEST_VERSION, "dataset": dataset, "source": made_of, "vocab_size": vocab_size}
+        facts |= {"fingerprint": _fingerprint(files), "files": files}
         (partial / "manifest.json").write_text(json.dumps(facts, indent=2))
+        shutil.rmtree(folder, ignore_errors=True)  # stale, or without a manifest and so not data
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    tokens = files["train.bin"]["bytes"] // 2
-    print(f"prepared {dataset}: {tokens:,} training tokens, vocabulary {vocab_size}, {time.perf_counter() - started:.0f} s -> {folder}")
+    tokens, took = files["train.bin"]["bytes"] // 2, time.perf_counter() - started
+    print(f"prepared {dataset}: {tokens:,} training tokens, vocabulary {vocab_size}, {took:.0f} s -> {folder}")
 
 
-def _documents(dataset: str, num_shards: int, workers: int) -> Documents:
-    if dataset == "climbmix":
-        return climbmix(num_shards, workers)
-    if dataset == "tinystories":
-        return tinystories(workers)
-    if dataset == "builtin":
-        return builtin()
-    return local(Path(dataset.removeprefix("local:")).expanduser())
+def _fingerprint(files: dict) -> str:
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _sha256(path: Path) -> str:
@@ -513,7 +316,8 @@ def load_data(dataset: str | None = None, preset: str | None = None) -> Data:
     manifest = _verified_manifest(folder)
     expected = BUILTIN_FINGERPRINTS.get(manifest["vocab_size"]) if dataset == "builtin" else None
     if expected and expected != manifest["fingerprint"]:
-        print(f"note: builtin is {manifest['fingerprint']} here, {expected} elsewhere (other package versions): results form a track of their own", file=sys.stderr)
+        note = f"note: builtin is {manifest['fingerprint']} here, {expected} with the pinned packages"
+        print(f"{note}: results form a track of their own", file=sys.stderr)
     splits = [
         Split(np.memmap(folder / f"{split}.bin", np.uint16, "r"), np.load(folder / f"{split}.npy"))
         for split in ("train", "val")
@@ -532,8 +336,10 @@ def _verified_manifest(folder: Path) -> dict:
             size = (folder / name).stat().st_size
             if size != facts["bytes"] or (size <= VERIFIED_BYTES and _sha256(folder / name) != facts["sha256"]):
                 raise DataError(f"{folder / name}: not the file that was prepared; {remedy}")
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{folder}: the prepared data is damaged ({_first_line(error)}); {remedy}") from None
+        if manifest["fingerprint"] != _fingerprint(manifest["files"]) or "vocab_size" not in manifest:
+            raise ValueError("the manifest contradicts itself")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{folder}: the prepared data is damaged ({first_line(error)}); {remedy}") from None
     return manifest
 
 
@@ -541,26 +347,36 @@ def _verified_manifest(folder: Path) -> dict:
 # Loader
 
 
-def pieces(split: Split, row_tokens: int, seed: int | None) -> Iterator[tuple[int, int, int]]:
-    """(start, length, epoch) of every document piece: shuffled epochs without end, or one in stored order (seed None).
+def cut(split: Split, row_tokens: int) -> tuple[np.ndarray, np.ndarray]:
+    """(starts, lengths) of the pieces of all documents: a document longer than a row is cut, so that its tail is read.
 
-    A document longer than a row is cut, so that its tail is read too. What follows a cut gets a BOS of its own in the
-    row: `length` counts it, `start` is the first stored token.
+    What follows a cut gets a BOS of its own in the row: its length counts it, its start is the first stored token.
     """
+    sizes = np.diff(split.offsets)
+    counts = 1 + np.maximum(0, -(-(sizes - row_tokens) // (row_tokens - 1)))
+    document = np.repeat(np.arange(len(sizes)), counts)
+    nth = np.arange(len(document)) - np.repeat(np.cumsum(counts) - counts, counts)
+    starts = split.offsets[document] + nth * (row_tokens - 1) + (nth > 0)
+    lengths = np.minimum(split.offsets[document + 1] - starts + (nth > 0), row_tokens)
+    return starts, lengths
+
+
+def pieces(split: Split, row_tokens: int, seed: int | None) -> Iterator[tuple[int, int, int]]:
+    """(start, length, epoch) of every piece: shuffled epochs without end, or one in stored order (`seed` None).
+
+    Pieces are shuffled, not documents: the rows of a long document must not fill whole batches.
+    """
+    starts, lengths = cut(split, row_tokens)
     epoch = 0
     while True:
         epoch += 1
-        count = len(split.offsets) - 1
-        order = np.arange(count) if seed is None else np.random.default_rng([seed, epoch]).permutation(count)
-        for start, end in zip(split.offsets[order].tolist(), split.offsets[order + 1].tolist(), strict=True):
-            length = min(end - start, row_tokens)
-            yield start, length, epoch
-            start += length
-            while start < end:
-                length = min(end - start + 1, row_tokens)
+        order = (
+            np.arange(len(starts)) if seed is None else np.random.default_rng([seed, epoch]).permutation(len(starts))
+        )
+        for chunk in np.array_split(order, len(order) // 65536 + 1):  # lists are fast to walk, and large
+            for start, length in zip(starts[chunk].tolist(), lengths[chunk].tolist(), strict=True):
                 yield start, length, epoch
-                start += length - 1
-        if seed is None:
+        if seed is None or not len(starts):
             return
 
 
@@ -651,6 +467,7 @@ class Loader:
     def __next__(self) -> tuple[torch.Tensor, torch.Tensor, int]:
         item = self.ready.get()
         if isinstance(item, BaseException):
+            self.ready.put(item)  # for whoever asks again
             raise item
         batch, epoch, cropped = item
         self.used += batch.numel()
@@ -734,25 +551,34 @@ def evaluate_bpb(model: torch.nn.Module, data: Data, batch_size: int, device: to
 
 def _logits(model: torch.nn.Module, x: torch.Tensor, vocab_size: int) -> torch.Tensor:
     logits = model(x)
-    if logits.shape != (*x.shape, vocab_size):
-        raise DataError(f"evaluation: model(x) must return logits {(*x.shape, vocab_size)}, not {tuple(logits.shape)}")
+    shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+    if shape != (*x.shape, vocab_size):
+        raise DataError(f"evaluation: model(x) must return logits {(*x.shape, vocab_size)}, not {shape}")
     return logits
+
+
+def _difference(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Change of the predicted probabilities: bounded, so that no large or unused logit hides the change of another."""
+    return a.float().softmax(-1) - b.float().softmax(-1)
 
 
 def _probe_causality(model: torch.nn.Module, x: torch.Tensor, vocab_size: int) -> None:
     """Refuse a model whose logits at a position depend on a later token or on another row of the batch."""
     rng = np.random.default_rng(0)
     logits = _logits(model, x, vocab_size).clone()
+    if not torch.isfinite(logits).all():
+        raise DataError("evaluation: the model's logits are not finite; its val_bpb is unknown")
     noise = torch.from_numpy(rng.integers(0, vocab_size - 1, x.shape)).to(x)
     for cut in (x.shape[1] // 3, x.shape[1] - 1):
         changed = x.clone()
         changed[:, cut:] = noise[:, cut:]
-        difference = (_logits(model, changed, vocab_size) - logits).float()
+        difference = _difference(_logits(model, changed, vocab_size), logits)
         if difference[:, :cut].norm() > LEAK_RATIO * difference[:, cut:].norm():
-            raise DataError(f"evaluation: logits before position {cut} change with the tokens from there on: the model sees the future")
+            what = f"logits before position {cut} change with the tokens from there on"
+            raise DataError(f"evaluation: {what}: the model sees the future")
     if len(x) > 1:
         changed = torch.cat([x[:1], noise[1:]])
-        difference = (_logits(model, changed, vocab_size) - logits).float()
+        difference = _difference(_logits(model, changed, vocab_size), logits)
         if difference[0].norm() > LEAK_RATIO * difference[1:].norm():
             raise DataError("evaluation: the logits of a row change with the other rows of its batch")
 
@@ -767,12 +593,12 @@ class Clock:
     $AUTORESEARCH_STEPS=N trains N steps instead, for exact repeats; either makes a track of its own.
 
     Raises:
-        SettingError: one of the two is not a positive number.
+        SettingError: one of the two is not such a number.
     """
 
     def __init__(self) -> None:
-        self.seconds = _positive_number("AUTORESEARCH_TIME_BUDGET", TIME_BUDGET_SECONDS)
-        self.max_steps = int(_positive_number("AUTORESEARCH_STEPS", 1)) if os.environ.get("AUTORESEARCH_STEPS") else None
+        self.seconds = setting("AUTORESEARCH_TIME_BUDGET", TIME_BUDGET_SECONDS, least=0.1)
+        self.max_steps = setting("AUTORESEARCH_STEPS", 0, least=0)  # 0: no limit
         self.label = f"{self.max_steps}steps" if self.max_steps else f"{self.seconds:g}s"
         self.steps = 0
 
@@ -794,7 +620,7 @@ class Clock:
 
 @contextmanager
 def warm_up(model: torch.nn.Module, optimizers: list[torch.optim.Optimizer]) -> Iterator[None]:
-    """Steps taken inside compile and warm caches off the clock; weights, optimizers and random state are put back after."""
+    """Steps taken inside compile and warm up off the clock; weights, optimizers and random state are put back after."""
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     states = [deepcopy(optimizer.state_dict()) for optimizer in optimizers]
     cpu_rng, cuda_rng = torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
@@ -822,23 +648,28 @@ def status() -> None:
     """Print what is prepared and downloaded, one line each."""
     root = cache_dir()
     print(f"cache: {root}")
-    for manifest_path in sorted(root.glob("*/manifest.json")):
-        manifest = json.loads(manifest_path.read_text())
+    for manifest_path in sorted(root.glob("*-v*[0-9]/manifest.json")):
+        manifest = _verified_manifest(manifest_path.parent)
         train, val = (manifest["files"][f"{split}.bin"]["bytes"] // 2 for split in ("train", "val"))
-        print(f"{manifest['dataset']}: vocabulary {manifest['vocab_size']}, {train:,} training and {val:,} validation tokens, {manifest['fingerprint']}")
+        name, vocab_size = manifest["dataset"], manifest["vocab_size"]
+        sizes = f"{train:,} training and {val:,} validation tokens"
+        print(f"{name}: vocabulary {vocab_size}, {sizes}, fingerprint {manifest['fingerprint']}")
     for folder in sorted(root.glob("downloads/*")):
         files = list(folder.glob("*.parquet"))
         print(f"{folder.name}: {len(files)} files downloaded, {sum(f.stat().st_size for f in files) / 1e9:.2f} GB")
-    if not any(root.glob("*/manifest.json")):
-        print(f"nothing is prepared; this machine's default is {default_dataset(default_preset())} with preset {default_preset()}")
+    if not any(root.glob("*-v*[0-9]/manifest.json")):
+        preset = default_preset()
+        print(f"nothing is prepared yet; train.py would prepare {default_dataset(preset)} for the preset {preset}")
 
 
 def main() -> None:
     """Prepare a data set, or say what is there."""
     parser = argparse.ArgumentParser(description="Prepare data and tokenizer for train.py.")
-    parser.add_argument("--dataset", help="climbmix (default on CUDA), builtin (default elsewhere), tinystories or local:PATH")
+    parser.add_argument(
+        "--dataset", help="climbmix (default on CUDA), builtin (default elsewhere), tinystories, local:PATH"
+    )
     parser.add_argument("--preset", choices=PRESETS, help="default: gpu on CUDA, small elsewhere")
-    parser.add_argument("--num-shards", type=int, default=10, help="climbmix training shards to download, -1 for all (default 10)")
+    parser.add_argument("--num-shards", type=int, help="climbmix training shards to download, -1 for all (default 10)")
     parser.add_argument("--download-workers", type=int, default=8, help="parallel downloads (default 8)")
     parser.add_argument("--status", action="store_true", help="say what is prepared and downloaded")
     args = parser.parse_args()
@@ -846,13 +677,15 @@ def main() -> None:
         if args.status:
             return status()
         preset = args.preset or default_preset()
-        dataset = args.dataset or default_dataset(preset)
+        named = args.dataset or os.environ.get("AUTORESEARCH_DATASET")
+        dataset = named or ("climbmix" if detect_platform() == "cuda" else default_dataset(preset))
         prepare(dataset, preset, args.num_shards, args.download_workers)
         data = load_data(dataset, preset)
     except LabError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    print(f"ready: {dataset}, vocabulary {data.vocab_size}, {len(data.train.tokens):,} training tokens, fingerprint {data.fingerprint}")
+    facts = f"vocabulary {data.vocab_size}, {len(data.train.tokens):,} training tokens"
+    print(f"ready: {dataset}, {facts}, fingerprint {data.fingerprint}")
 
 
 if __name__ == "__main__":

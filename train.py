@@ -12,10 +12,12 @@ if __name__ == "__main__":  # before torch is imported, so that a run that dies 
 
     run = recorder.start(__file__)
 
-import math
-import os
-import sys
 import time
+
+_started = time.perf_counter()  # before the imports: they are part of what a run costs
+
+import math
+import sys
 from itertools import chain
 
 import torch
@@ -30,16 +32,17 @@ from lab.errors import DivergedError, SettingError
 # Constants: every upper-case name here is recorded in the card
 
 PRESET = prepare.default_preset()  # the frame: sequence length, vocabulary, evaluation (prepare.PRESETS)
-SEED = int(os.environ.get("AUTORESEARCH_SEED", 42))
+SEED = prepare.setting("AUTORESEARCH_SEED", 42, least=0)  # of weights and data order
 
 if PRESET == "gpu":
     DEPTH = 8  # transformer blocks
     ASPECT_RATIO = 64  # model width = depth * aspect ratio, rounded up to whole heads
     HEAD_DIM = 128  # width of an attention head
-    WINDOW_PATTERN = "SSSL"  # attention span by layer: L the whole sequence, S half of it; the last layer is always L
+    BIGRAM_BUCKETS = 0  # rows of the hashed embedding of token pairs, 0 for none
+    WINDOW_PATTERN = "SSSL"  # attention span by layer: L all of the sequence, S half of it; the last layer is L
     TOTAL_BATCH_SIZE = 2**19  # tokens an optimizer step
     DEVICE_BATCH_SIZE = 128  # rows a forward pass; lower it when memory runs out
-    EVAL_BATCH_SIZE = 64  # rows a forward pass of the evaluation
+    EVAL_BATCH_SIZE = 16  # rows a forward pass of the evaluation
     MATRIX_LR = 0.04  # Muon, block matrices
     EMBEDDING_LR = 0.6  # AdamW, token and value embeddings
     UNEMBEDDING_LR = 0.004  # AdamW, output head
@@ -50,6 +53,7 @@ else:
     DEPTH = 4
     ASPECT_RATIO = 64
     HEAD_DIM = 128
+    BIGRAM_BUCKETS = 16384
     WINDOW_PATTERN = "SSSL"
     TOTAL_BATCH_SIZE = 4096
     DEVICE_BATCH_SIZE = 16
@@ -69,7 +73,7 @@ MUON_STEPS = 5  # polar express iterations
 LOGIT_SOFTCAP = 15.0  # logits are squashed into this range
 ROPE_BASE = 10000
 GATE_CHANNELS = 32  # leading channels of a block's input that gate its value embedding
-LOSS_LOGITS = 2**28 if PRESET == "gpu" else 2**21  # logits that exist at one time; on a CPU they should fit its cache
+LOSS_LOGITS = 2**28 if PRESET == "gpu" else 2**21  # logits that exist at one time; a CPU likes them in its cache
 
 # ---------------------------------------------------------------------------------------------------------------
 # Model
@@ -81,14 +85,20 @@ def norm(x: Tensor) -> Tensor:
 
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:
-    """x @ weight.T in the compute dtype; weights stay float32 for the optimizer."""
+    """Multiply x (..., in) by weight.T (in, out) in the compute dtype: weights stay float32 for the optimizer."""
     return F.linear(x, weight.to(x.dtype))
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary position embedding (Su et al. 2021, arXiv 2104.09864) of x (B, T, H, D); cos and sin are (1, T, 1, D/2)."""
+    """Rotary position embedding (Su et al. 2021, arXiv 2104.09864) of x (B, T, H, D); cos, sin (1, T, 1, D/2)."""
     a, b = x.chunk(2, dim=-1)
     return torch.cat([a * cos + b * sin, b * cos - a * sin], dim=-1)
+
+
+def bigram_bucket(tokens: Tensor) -> Tensor:
+    """A hash below BIGRAM_BUCKETS of each token (B, T) and the one before it (Huang et al. 2025, arXiv 2501.16975)."""
+    before = F.pad(tokens[:, :-1], (1, 0))
+    return (36313 * tokens + 27191 * before) % BIGRAM_BUCKETS
 
 
 class Block(nn.Module):
@@ -130,12 +140,19 @@ class GPT(nn.Module):
     """Decoder-only transformer. `forward` gives logits, what the metric asks for; `loss` is what training minimises."""
 
     def __init__(
-        self, vocab_size: int, seq_len: int, windows: list[int], dim: int, attend: platform.Attention, dtype: torch.dtype
+        self,
+        vocab_size: int,
+        seq_len: int,
+        windows: list[int],
+        dim: int,
+        attend: platform.Attention,
+        dtype: torch.dtype,
     ) -> None:
         super().__init__()
         depth = len(windows)
         self.dtype = dtype
         self.embedding = nn.Parameter(torch.randn(vocab_size, dim))
+        self.bigram_embedding = nn.Parameter(torch.zeros(BIGRAM_BUCKETS, dim)) if BIGRAM_BUCKETS else None
         self.unembedding = nn.Parameter(0.001 * torch.randn(vocab_size, dim))
         has_value = [layer % 2 == (depth - 1) % 2 for layer in range(depth)]  # every other block, the last included
         self.blocks = nn.ModuleList(Block(dim, windows[i], has_value[i] * vocab_size, attend) for i in range(depth))
@@ -145,7 +162,10 @@ class GPT(nn.Module):
 
     def hidden(self, tokens: Tensor) -> Tensor:
         """Tokens (B, T) to the residual stream after the last block (B, T, dim)."""
-        x = x0 = norm(F.embedding(tokens, self.embedding)).to(self.dtype)
+        x = F.embedding(tokens, self.embedding)
+        if self.bigram_embedding is not None:
+            x = x + F.embedding(bigram_bucket(tokens), self.bigram_embedding)
+        x = x0 = norm(x).to(self.dtype)
         for block in self.blocks:
             x = block(x, x0, tokens, self.cos, self.sin)
         return x
@@ -176,11 +196,12 @@ class SoftcapCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+        """Take x (N, dim), weight (vocab_size, dim), targets (N,) to a scalar in nats."""
         w = weight.to(x.dtype)
         columns = torch.arange(len(w), device=x.device)
         loss, dx, dw = torch.zeros((), device=x.device), [], torch.zeros_like(weight)
         rows = max(1, LOSS_LOGITS // len(w))
-        for xs, ys in zip(x.split(rows), targets.split(rows)):
+        for xs, ys in zip(x.split(rows), targets.split(rows), strict=True):
             logits = softcap(xs @ w.T)
             exp = logits.exp()  # the cap keeps it far below overflow: no maximum needs to be subtracted
             z = exp.sum(-1, keepdim=True)
@@ -194,7 +215,8 @@ class SoftcapCrossEntropy(torch.autograd.Function):
         return loss / len(x)
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        """Scale what forward computed."""
         dx, dw = ctx.saved_tensors
         return dx * grad.to(dx.dtype), dw * grad, None
 
@@ -203,7 +225,7 @@ class SoftcapCrossEntropy(torch.autograd.Function):
 # Optimizer
 
 # Polar express (Amsel et al. 2025, arXiv 2505.16932): coefficients of the odd polynomials, one triple an iteration
-POLAR_EXPRESS = (
+_POLAR_EXPRESS = (
     (8.156554524902461, -22.48329292557795, 15.878769915207462),
     (4.042929935166739, -2.808917465908714, 0.5000178451051316),
     (3.8916678022926607, -2.772484153217685, 0.5060648178503393),
@@ -221,7 +243,7 @@ def muon_update(grad: Tensor, momentum: Tensor, weight: Tensor, lr: Tensor, deca
     momentum = momentum.lerp(grad, 1 - MUON_MOMENTUM)
     x = grad.lerp(momentum, MUON_MOMENTUM).bfloat16()
     x = x / (x.norm(dim=(-2, -1), keepdim=True) * 1.02 + 1e-6)
-    for a, b, c in POLAR_EXPRESS[:MUON_STEPS]:
+    for a, b, c in _POLAR_EXPRESS[:MUON_STEPS]:
         gram = x.mT @ x
         x = a * x + x @ (b * gram + c * (gram @ gram))
     x = x.float()
@@ -246,14 +268,14 @@ class Muon(torch.optim.Optimizer):
                 state = self.state[p]
                 if not state:
                     state["momentum"] = torch.zeros_like(p)
-                matrices = zip(*(t if t.dim() == 3 else t[None] for t in (p.grad, state["momentum"], p)))
-                for matrix in matrices:
+                stacked = (t if t.dim() == 3 else t[None] for t in (p.grad, state["momentum"], p))
+                for matrix in zip(*stacked, strict=True):
                     rows, cols = matrix[0].shape
                     tall = tuple(t.mT if rows < cols else t for t in matrix)
                     stacks.setdefault(tall[0].shape, []).append(tall)
                     scales.setdefault(tall[0].shape, []).append(max(1.0, rows / cols) ** 0.5)
             for shape, matrices in stacks.items():
-                grads, momenta, weights = zip(*matrices)
+                grads, momenta, weights = zip(*matrices, strict=True)
                 lr = (group["lr"] * torch.tensor(scales[shape])).to(grads[0].device).view(-1, 1, 1)
                 decay = torch.tensor(group["weight_decay"], device=grads[0].device)
                 new = self.update(torch.stack(grads), torch.stack(momenta), torch.stack(weights), lr, decay)
@@ -277,12 +299,12 @@ def build(data: prepare.Data, device: torch.device) -> tuple[GPT, list[torch.opt
         block.forward = compile_fn(block.forward)
     model.head_loss = compile_fn(model.head_loss)
 
-    def named(*endings: str) -> list[nn.Parameter]:
-        return [p for name, p in model.named_parameters() if name.endswith(endings)]
+    def named(*names: str) -> list[nn.Parameter]:
+        return [p for name, p in model.named_parameters() if name.split(".")[-1] in names]
 
     narrow = (dim / 768) ** -0.5  # rates were tuned at width 768
     groups = [
-        {"params": [model.embedding, *named("value_embedding")], "lr": EMBEDDING_LR * narrow},
+        {"params": named("embedding", "bigram_embedding", "value_embedding"), "lr": EMBEDDING_LR * narrow},
         {"params": named("unembedding", "value_gate"), "lr": UNEMBEDDING_LR * narrow},
         {"params": named("residual_scale"), "lr": SCALAR_LR * 0.01},
         {"params": named("x0_scale"), "lr": SCALAR_LR, "betas": (0.96, 0.95)},
@@ -321,22 +343,33 @@ def train_step(model, optimizers: list[torch.optim.Optimizer], loader, micro_ste
     return total
 
 
+_NOT_IN_PRODUCTS = (
+    "embedding",
+    "value_embedding",
+    "residual_scale",
+    "x0_scale",
+)  # parameters that are looked up or scale
+
+
 def estimate_flops(model: GPT, seq_len: int) -> float:
     """Floating-point operations a token, forward and backward (Chowdhery et al. 2022, PaLM, appendix B)."""
-    matmul = sum(p.numel() for name, p in model.named_parameters() if not name.endswith(("embedding", "scale"))) + model.unembedding.numel()
+    in_products = [p for name, p in model.named_parameters() if name.split(".")[-1] not in _NOT_IN_PRODUCTS]
     dim = model.embedding.size(1)
-    return 6 * matmul + sum(12 * dim * min(block.window, seq_len) for block in model.blocks)
+    return 6 * sum(p.numel() for p in in_products) + sum(
+        12 * dim * min(block.window, seq_len) for block in model.blocks
+    )
 
 
-def watch(clock: prepare.Clock, loss: float, vocab_size: int, status: dict) -> None:
+def watch(clock: prepare.Clock, step: int, loss: float, vocab_size: int, status: dict) -> None:
     """Record a training loss and stop the run when it is no longer one; shows a line now and then."""
-    if not loss < 2 * math.log(vocab_size):  # NaN compares false too
-        raise DivergedError(f"step {clock.steps}: training loss is {loss:.4g} (guessing would give {math.log(vocab_size):.4g})")
-    run.log_loss(clock.steps, clock.elapsed, loss)
+    if not abs(loss) < 2 * math.log(vocab_size):  # NaN compares false too
+        chance = math.log(vocab_size)
+        raise DivergedError(f"step {step}: training loss is {loss:.4g}, guessing has {chance:.4g}")
+    run.log_loss(step, clock.elapsed, loss)
     status["loss"] = 0.9 * status.get("loss", loss) + 0.1 * loss
-    if clock.elapsed >= status.get("next", 0) or clock.progress == 1:
-        rate = clock.steps * TOTAL_BATCH_SIZE / clock.elapsed
-        line = f"step {clock.steps:5d}  {clock.progress:4.0%}  loss {status['loss']:.4f}  {rate:,.0f} tokens/s"
+    if clock.elapsed >= status.get("next", 0):
+        rate = step * TOTAL_BATCH_SIZE / clock.elapsed
+        line = f"step {step:5d}  {clock.progress:4.0%}  loss {status['loss']:.4f}  {rate:,.0f} tokens/s"
         tty = sys.stdout.isatty()
         print(f"\r{line}  " if tty else line, end="" if tty else "\n", flush=True)
         status["next"] = clock.elapsed + (0.2 if tty else 10)
@@ -344,8 +377,8 @@ def watch(clock: prepare.Clock, loss: float, vocab_size: int, status: dict) -> N
 
 def main() -> None:
     """Run the experiment and record it."""
-    started = time.perf_counter()
-    config = {name: value for name, value in globals().items() if name.isupper() and isinstance(value, (int, float, str, tuple))}
+    constants = {name: value for name, value in globals().items() if name.isupper() and name[0] != "_"}
+    config = {name: value for name, value in constants.items() if not callable(value) and value is not F}
     run.update(preset=PRESET, seed=SEED, config=config)
     device = platform.get_device()
     info = platform.get_device_info(device)
@@ -355,16 +388,17 @@ def main() -> None:
 
     run.phase("prepare")
     clock = prepare.Clock()
-    data = prepare.load_data(preset=PRESET)
-    track = prepare.track(data, clock, info["device_class"])
-    run.update(track=track)
-    rows_tokens = DEVICE_BATCH_SIZE * data.seq_len
+    rows_tokens = DEVICE_BATCH_SIZE * prepare.PRESETS[PRESET].seq_len
     micro_steps, remainder = divmod(TOTAL_BATCH_SIZE, rows_tokens)
     if remainder or not micro_steps:
         raise SettingError(
             f"TOTAL_BATCH_SIZE = {TOTAL_BATCH_SIZE} must be a multiple of DEVICE_BATCH_SIZE * sequence length = "
-            f"{DEVICE_BATCH_SIZE} * {data.seq_len} = {rows_tokens}; change one of the two"
+            f"{rows_tokens}; change one of the two"
         )
+    platform.validate_window_pattern(WINDOW_PATTERN, DEPTH)
+    data = prepare.load_data(preset=PRESET)
+    track = prepare.track(data, clock, info["device_class"])
+    run.update(track=track)
 
     run.phase("compile")
     print(f"track: {track}")
@@ -375,7 +409,8 @@ def main() -> None:
             train_step(model, optimizers, loader, micro_steps).item()
     loader = prepare.Loader(data, DEVICE_BATCH_SIZE, device, SEED)
     num_params = sum(p.numel() for p in model.parameters())
-    print(f"{num_params / 1e6:.1f}M parameters, first step after {time.perf_counter() - started:.1f} s, budget {clock.label}")
+    ready = time.perf_counter() - _started
+    print(f"{num_params / 1e6:.1f}M parameters, first step after {ready:.1f} s, budget {clock.label}", flush=True)
 
     run.phase("train")
     clock.start(device)
@@ -386,22 +421,25 @@ def main() -> None:
         previous, loss = loss, train_step(model, optimizers, loader, micro_steps)
         clock.steps += 1
         if previous is not None:  # read one step late, so that the device never waits for Python
-            watch(clock, previous.item(), data.vocab_size, status)
-    watch(clock, loss.item(), data.vocab_size, status)
+            watch(clock, clock.steps - 1, previous.item(), data.vocab_size, status)
+    status["next"] = 0  # show the last one
+    watch(clock, clock.steps, loss.item(), data.vocab_size, status)
     training_seconds = clock.elapsed
     tokens = clock.steps * TOTAL_BATCH_SIZE
     flops = estimate_flops(model, data.seq_len) * tokens
     print()
 
+    peak_memory_mb = platform.get_tracked_peak_memory_mb(device)
+    peak_flops, peak_source = platform.get_peak_flops(device, model.dtype)
+
     run.phase("evaluate")
     evaluation = prepare.evaluate_bpb(model, data, EVAL_BATCH_SIZE, device)
-    peak_flops, peak_source = platform.get_peak_flops(device, model.dtype)
     results = {
         "val_bpb": evaluation.bpb,
         "val_bpb_stderr": evaluation.stderr,
         "training_seconds": training_seconds,
-        "total_seconds": time.perf_counter() - started,
-        "peak_vram_mb": platform.get_peak_memory_mb(device),
+        "total_seconds": time.perf_counter() - _started,
+        "peak_vram_mb": peak_memory_mb,
         "mfu_percent": 100 * flops / training_seconds / peak_flops,
         "total_tokens_M": tokens / 1e6,
         "num_steps": clock.steps,
@@ -415,11 +453,19 @@ def main() -> None:
     }
     run.phase("record")
     card = run.finish(results)
-    print("---")
-    for name in ("val_bpb", "training_seconds", "total_seconds", "peak_vram_mb", "mfu_percent", "total_tokens_M", "num_steps", "num_params_M", "depth"):
-        value = results[name]
-        print(f"{name + ':':<18}{value:.6f}" if name == "val_bpb" else f"{name + ':':<18}{value:.1f}" if isinstance(value, float) else f"{name + ':':<18}{value}")
-    print(f"peak FLOP/s:      {peak_flops:.3g} ({peak_source})\ncard:             {card['id']} ({card['status']}: {card['decision']['reason']})")
+    print("---")  # the block other tools grep: names and order stay
+    print(f"val_bpb:          {evaluation.bpb:.6f}")
+    print(f"training_seconds: {training_seconds:.1f}")
+    print(f"total_seconds:    {results['total_seconds']:.1f}")
+    print(f"peak_vram_mb:     {peak_memory_mb:.1f}")
+    print(f"mfu_percent:      {results['mfu_percent']:.2f}")
+    print(f"total_tokens_M:   {tokens / 1e6:.1f}")
+    print(f"num_steps:        {clock.steps}")
+    print(f"num_params_M:     {num_params / 1e6:.1f}")
+    print(f"depth:            {DEPTH}")
+    dtype = str(model.dtype).removeprefix("torch.")
+    print(f"peak:             {peak_flops / 1e12:.4g} TFLOP/s in {dtype} ({peak_source})")
+    print(f"card:             {card['id']} {card['status']}: {card['decision']['reason']}")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ ALLOWED = {
     "store": RECORDS,
     **dict.fromkeys(PURE, RECORDS | PURE),
     **{name: RECORDS | PURE | {"store"} for name in ("cards", "notes", "index", "queue", "sync")},
+    "download": {"errors"},
+    "datasets": {"errors", "download"},
     "outcome": RECORDS | PURE | {"store", "cards"},
     "recorder": RECORDS | PURE | {"store", "cards", "outcome"},
 }

@@ -35,8 +35,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lab import download
-from lab.errors import DataError
 from lab.download import download_files
+from lab.errors import DataError
 
 HANG_SECONDS = 60  # only a guard: no test passes or fails by it unless something hangs
 
