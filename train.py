@@ -50,9 +50,9 @@ if PRESET == "gpu":
     WEIGHT_DECAY = 0.2  # Muon, cautious, fades to zero with the clock
     WARMDOWN_RATIO = 0.5  # last share of the budget over which the learning rate falls to zero
 else:
-    DEPTH = 4
+    DEPTH = 3
     ASPECT_RATIO = 64
-    HEAD_DIM = 128
+    HEAD_DIM = 64
     BIGRAM_BUCKETS = 16384
     WINDOW_PATTERN = "SSSL"
     TOTAL_BATCH_SIZE = 4096
@@ -172,11 +172,15 @@ class GPT(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Tokens (B, T) to float32 logits (B, T, vocab_size)."""
-        return softcap(linear(norm(self.hidden(tokens)), self.unembedding))
+        return self.head(self.hidden(tokens))
 
     def loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy in nats of the targets (B, T)."""
         return self.head_loss(self.hidden(tokens).flatten(0, 1), targets.flatten())
+
+    def head(self, x: Tensor) -> Tensor:
+        """The final stream (..., dim) to float32 logits (..., vocab_size)."""
+        return softcap(linear(norm(x), self.unembedding))
 
     def head_loss(self, x: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy of the targets (N,) given the final stream (N, dim)."""
@@ -297,7 +301,7 @@ def build(data: prepare.Data, device: torch.device) -> tuple[GPT, list[torch.opt
     compile_fn = platform.get_compile_fn(device)
     for block in model.blocks:  # block by block: equal blocks share their kernels, which compiles faster than the whole
         block.forward = compile_fn(block.forward)
-    model.head_loss = compile_fn(model.head_loss)
+    model.head, model.head_loss = compile_fn(model.head), compile_fn(model.head_loss)
 
     def named(*names: str) -> list[nn.Parameter]:
         return [p for name, p in model.named_parameters() if name.split(".")[-1] in names]
@@ -372,7 +376,7 @@ def watch(clock: prepare.Clock, step: int, loss: float, vocab_size: int, status:
         line = f"step {step:5d}  {clock.progress:4.0%}  loss {status['loss']:.4f}  {rate:,.0f} tokens/s"
         tty = sys.stdout.isatty()
         print(f"\r{line}  " if tty else line, end="" if tty else "\n", flush=True)
-        status["next"] = clock.elapsed + (0.2 if tty else 10)
+        status["next"] = clock.elapsed + (0.2 if tty else 5)
 
 
 def main() -> None:

@@ -16,9 +16,11 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
@@ -52,24 +54,13 @@ class PlainGPT(train.GPT):
 
 def build_plain(data: prepare.Data, device: torch.device) -> tuple[PlainGPT, list[torch.optim.Optimizer]]:
     """`train.build` with every switch off."""
-    fast, attend, dtype, compiled = (
-        train.GPT,
-        platform.get_attention_forward,
-        platform.compute_dtype,
-        os.environ.get(COMPILE),
-    )
-    train.GPT = PlainGPT
-    platform.get_attention_forward = lambda *_: platform.Attention("mask", masked_attention)
-    platform.compute_dtype = lambda _: torch.float32  # autocast decides, operation by operation
-    os.environ[COMPILE] = "0"
-    try:
+    with (
+        patch.object(train, "GPT", PlainGPT),
+        patch.object(platform, "get_attention_forward", lambda *_: platform.Attention("mask", masked_attention)),
+        patch.object(platform, "compute_dtype", lambda _: torch.float32),  # autocast decides, operation by operation
+        patch.dict(os.environ, {"AUTORESEARCH_COMPILE": "0"}),
+    ):
         return train.build(data, device)
-    finally:
-        train.GPT, platform.get_attention_forward, platform.compute_dtype = fast, attend, dtype
-        os.environ.pop(COMPILE) if compiled is None else os.environ.update({COMPILE: compiled})
-
-
-COMPILE = "AUTORESEARCH_COMPILE"
 
 
 def seconds(function: Callable[[], object], device: torch.device) -> float:
@@ -83,8 +74,6 @@ def seconds(function: Callable[[], object], device: torch.device) -> float:
 
 def startup_seconds() -> float:
     """From starting `train.py` to its first step, by the line it prints then; the run is stopped there."""
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         elsewhere = {"KNOWLEDGE_DIR": f"{folder}/knowledge", "AUTORESEARCH_RUNS_DIR": f"{folder}/runs"}
         started = time.perf_counter()
@@ -104,7 +93,7 @@ def measure(reference: bool, steps: int) -> dict:
     if reference:
         prepare.PRESETS["reference"] = prepare.Preset(seq_len=512, vocab_size=4096, eval_tokens=256 * 512)
         train.DEPTH, train.ASPECT_RATIO, train.HEAD_DIM, train.WINDOW_PATTERN = 4, 64, 128, "SSSL"
-        train.DEVICE_BATCH_SIZE, train.TOTAL_BATCH_SIZE = 8, 4096
+        train.DEVICE_BATCH_SIZE, train.TOTAL_BATCH_SIZE, train.BIGRAM_BUCKETS = 8, 4096, 0
     device = platform.get_device()
     info = platform.get_device_info(device)
     platform.seed_device(0)
@@ -159,6 +148,7 @@ def measure(reference: bool, steps: int) -> dict:
         "evaluation_seconds_cold": evaluation_cold,
         "evaluation_seconds": evaluation_warm,
         "evaluation_tokens": evaluation[-1].tokens,
+        "share_evaluation_percent": 100 * evaluation_warm / (prepare.TIME_BUDGET_SECONDS + evaluation_warm),
         "peak_memory_mb": platform.get_peak_memory_mb(device),
         "startup_seconds": None if reference else startup_seconds(),
     }
