@@ -58,7 +58,6 @@ PRESETS = {
     "small": Preset(seq_len=256, vocab_size=2048, eval_tokens=2048 * 256),
     "tiny": Preset(seq_len=64, vocab_size=512, eval_tokens=128 * 64),  # for tests: seconds, not minutes
 }
-
 BUILTIN_FINGERPRINTS = {512: "c323bd95ec48", 2048: "7207c5d14385", 8192: "b7669a04284e"}  # by vocabulary
 
 BOS = "<|bos|>"  # the only special token; opens every document and every row
@@ -246,9 +245,11 @@ def prepare(dataset: str, preset: str, num_shards: int | None = None, workers: i
             folder.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{folder}.lock"):
                 if not _is_current(folder, wanted):
+                    started = time.perf_counter()
                     num_shards = CLIMBMIX_DEFAULT_SHARDS if num_shards is None else num_shards
                     texts = documents(dataset, cache_dir() / "downloads", num_shards, workers)
                     _store(dataset, texts, folder, PRESETS[preset].vocab_size, source(dataset, num_shards))
+                    print(f"prepared {dataset} in {time.perf_counter() - started:.0f} s: {folder}", flush=True)
         except OSError as error:
             why = error.strerror or error
             raise DataError(f"{folder}: cannot be written ({why}); free space or set AUTORESEARCH_CACHE") from None
@@ -269,15 +270,13 @@ def _is_current(folder: Path, wanted: str | None) -> bool:
 def _store(dataset: str, texts: Documents, folder: Path, vocab_size: int, made_of: str | None) -> None:
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    started = time.perf_counter()
     partial.mkdir()
     try:
         tokenizer = train_tokenizer(texts.train, vocab_size)
         (partial / "tokenizer.json").write_text(json.dumps(tokenizer))
         encoding = make_encoding(tokenizer)
-        np.save(
-            partial / "token_bytes.npy", np.array([len(bytes.fromhex(t)) for t in tokenizer["tokens"]] + [0], np.int32)
-        )
+        token_bytes = [len(bytes.fromhex(token)) for token in tokenizer["tokens"]] + [0]
+        np.save(partial / "token_bytes.npy", np.array(token_bytes, np.int32))
         for split, split_texts in zip(("train", "val"), texts, strict=True):
             write_tokens(split_texts, encoding, partial / f"{split}.bin", partial / f"{split}.npy")
         files = {p.name: {"bytes": p.stat().st_size, "sha256": _sha256(p)} for p in sorted(partial.iterdir())}
@@ -288,8 +287,6 @@ def _store(dataset: str, texts: Documents, folder: Path, vocab_size: int, made_o
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    tokens, took = files["train.bin"]["bytes"] // 2, time.perf_counter() - started
-    print(f"prepared {dataset}: {tokens:,} training tokens, vocabulary {vocab_size}, {took:.0f} s -> {folder}")
 
 
 def _fingerprint(files: dict) -> str:

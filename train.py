@@ -238,6 +238,10 @@ _POLAR_EXPRESS = (
 )
 
 
+_MATRICES = ("qkv", "out", "up", "down")  # what Muon updates; AdamW has the rest
+_IN_PRODUCTS = (*_MATRICES, "value_gate", "unembedding")  # what a token is multiplied with; the rest is looked up
+
+
 def muon_update(grad: Tensor, momentum: Tensor, weight: Tensor, lr: Tensor, decay: Tensor) -> tuple[Tensor, Tensor]:
     """One Muon step for stacked matrices (n, rows, cols) with rows >= cols: the new momentum and weight.
 
@@ -315,7 +319,7 @@ def build(data: prepare.Data, device: torch.device) -> tuple[GPT, list[torch.opt
     ]
     optimizers = [
         torch.optim.AdamW(groups, betas=ADAM_BETAS, eps=1e-10, weight_decay=0.0, fused=True),
-        Muon(named("qkv", "out", "up", "down"), MATRIX_LR, WEIGHT_DECAY, compile_fn),
+        Muon(named(*_MATRICES), MATRIX_LR, WEIGHT_DECAY, compile_fn),
     ]
     for group in chain.from_iterable(optimizer.param_groups for optimizer in optimizers):
         group["initial_lr"] = group["lr"]
@@ -347,17 +351,9 @@ def train_step(model, optimizers: list[torch.optim.Optimizer], loader, micro_ste
     return total
 
 
-_NOT_IN_PRODUCTS = (
-    "embedding",
-    "value_embedding",
-    "residual_scale",
-    "x0_scale",
-)  # parameters that are looked up or scale
-
-
 def estimate_flops(model: GPT, seq_len: int) -> float:
     """Floating-point operations a token, forward and backward (Chowdhery et al. 2022, PaLM, appendix B)."""
-    in_products = [p for name, p in model.named_parameters() if name.split(".")[-1] not in _NOT_IN_PRODUCTS]
+    in_products = [p for name, p in model.named_parameters() if name.split(".")[-1] in _IN_PRODUCTS]
     dim = model.embedding.size(1)
     return 6 * sum(p.numel() for p in in_products) + sum(
         12 * dim * min(block.window, seq_len) for block in model.blocks
@@ -381,9 +377,9 @@ def watch(clock: prepare.Clock, step: int, loss: float, vocab_size: int, status:
 
 def main() -> None:
     """Run the experiment and record it."""
-    constants = {name: value for name, value in globals().items() if name.isupper() and name[0] != "_"}
-    config = {name: value for name, value in constants.items() if not callable(value) and value is not F}
-    run.update(preset=PRESET, seed=SEED, config=config)
+    plain = (bool, int, float, str, tuple, list, dict, type(None))
+    constants = {n: v for n, v in globals().items() if n.isupper() and n[0] != "_" and isinstance(v, plain)}
+    run.update(preset=PRESET, seed=SEED, config=constants)
     device = platform.get_device()
     info = platform.get_device_info(device)
     run.update(platform=info)

@@ -186,9 +186,9 @@ def shared_cache(corpus: str, start: Start, tmp_path_factory: pytest.TempPathFac
     code, out, err = start("--dataset", corpus, cache=cache).wait()
     assert (code, err) == (0, "")
     assert re.fullmatch(
-        rf"prepared {re.escape(corpus)}: (\d+,\d+) training tokens, vocabulary 512, \d+ s -> "
+        rf"prepared {re.escape(corpus)} in \d+ s: "
         rf"{re.escape(str(cache))}/local-\w{{8}}-v512\n"
-        rf"ready: {re.escape(corpus)}, vocabulary 512, \1 training tokens, fingerprint [0-9a-f]{{12}}\n",
+        rf"ready: {re.escape(corpus)}, vocabulary 512, \d+,\d+ training tokens, fingerprint [0-9a-f]{{12}}\n",
         out,
     )
     return cache
