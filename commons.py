@@ -50,6 +50,9 @@ def cmd_show(args: argparse.Namespace) -> None:
 
 def cmd_write_card(args: argparse.Namespace) -> None:
     """Write a card, or add to the card that the run has made"""
+    from lab.git import full_hash  # starts processes, which a command that only reads never needs
+
+    args.commit = full_hash(Path(__file__).parent, args.commit) or args.commit
     summary = read_json(args.summary) if args.summary else {}
     values = card_values(args, summary)
     made = run_card(load_cards(args.knowledge_dir), args.run, summary.get("run_id"), args.commit)
@@ -171,7 +174,7 @@ def build_parser() -> argparse.ArgumentParser:
     command("read-brief", cmd_read_brief)
     command("show", cmd_show).add_argument("card", help='a card\'s id, the beginning of it, or "last"')
     write = command("write-card", cmd_write_card)
-    write.add_argument("--commit", required=True, help="what `git rev-parse HEAD` prints")
+    write.add_argument("--commit", required=True, help="the commit that ran: HEAD, or its hash")
     write.add_argument("--hypothesis", required=True, help="what was tried and why it should help")
     write.add_argument("--status", required=True, choices=WRITABLE_STATUSES)
     write.add_argument("--tags", required=True, help="labels, separated by commas")

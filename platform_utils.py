@@ -431,11 +431,12 @@ def load_flash3(capability: tuple[int, int]) -> Attention | str:
     from huggingface_hub.errors import HTTPError  # what its transport raises
     from kernels import get_kernel
 
+    repo = "kernels-community/flash-attn3"
     try:
-        module = get_kernel("kernels-community/flash-attn3", version=1)
+        module = get_kernel(repo, version=1)
         flash = getattr(module, "flash_attn_interface", module).flash_attn_func
     except (ImportError, OSError, ValueError, RuntimeError, AttributeError, HTTPError) as error:
-        why = " ".join(str(error).split())[:120]
+        why = f"{repo}: {' '.join(str(error).split())[:120]}"
         return why if reachable else f"the hub cannot be reached; {why}"
 
     def forward(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:

@@ -260,7 +260,7 @@ def _is_current(folder: Path, wanted: str | None) -> bool:
     """Is something prepared, from this source? Damage is left to `_verified_manifest`."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     except ValueError:
         return True

@@ -232,10 +232,13 @@ def local(folder: Path) -> Documents:
     .txt or .md at blank lines. The split hashes the document, so equal documents fall on the same side.
     """
     docs = [text for path in _local_files(folder) for text in _read_local(path) if text.strip()]
-    val = [text for text in docs if _bucket(text, 20) == 0]
-    if not val or len(val) == len(docs):
+    held_out = {text for text in docs if _bucket(text, 20) == 0}
+    if docs and not held_out:  # a small folder: at least one
+        held_out = {min(docs, key=lambda text: _bucket(text, 2**64))}
+    train = [text for text in docs if text not in held_out]
+    if not train:
         raise DataError(f"local:{folder}: {len(docs)} documents are too few to split into training and validation text")
-    return Documents([text for text in docs if _bucket(text, 20) != 0], val)
+    return Documents(train, [text for text in docs if text in held_out])
 
 
 def _local_files(folder: Path) -> list[Path]:
@@ -261,7 +264,7 @@ def _read_local(path: Path) -> Iterable[str]:
         except (SyntaxError, ValueError):  # ValueError: a NUL, before Python 3.12
             return [text]
     pieces = [""]
-    for paragraph in re.split(r"(?<=\n)(?=\n)", text):
+    for paragraph in re.split(r"(?<=\n\n)(?!\n)", text):
         if len(pieces[-1]) > LOCAL_PIECE_CHARS:
             pieces.append("")
         pieces[-1] += paragraph

@@ -36,11 +36,11 @@ from typing import Any, NoReturn
 
 from lab.cards import card_path, new_id, utc_now
 from lab.errors import DivergedError, LabError, SettingError, StoreError
+from lab.git import git
 from lab.outcome import Terminated, card_of, classify, make_error, outcome_of, plain, record, summarise_error, thin
 from lab.schema import CATEGORIES, PHASES, Card, validate_card
 from lab.store import knowledge_dir, read_json, replace, runs_dir
 
-GIT_TIMEOUT_SECONDS = 5.0
 WATCH_INTERVAL_SECONDS = 0.1
 TAIL_BYTES = 16_384
 
@@ -191,7 +191,7 @@ def _facts(script: Path, source: bytes) -> tuple[bytes, Card]:
         raise SettingError(f"AUTORESEARCH_CATEGORY={category!r} is not one of {', '.join(CATEGORIES)}")
     commit, parent, subject, branch = _head(script.parent)
     prefixes = ("--src-prefix=a/", "--dst-prefix=b/")  # whatever the user's configuration says
-    patch = _git(script.parent, "diff", "--relative", "--no-ext-diff", "--no-color", *prefixes, "HEAD", "--", "*.py")
+    patch = git(script.parent, "diff", "--relative", "--no-ext-diff", "--no-color", *prefixes, "HEAD", "--", "*.py")
     edited = f"\ndiff --git a/{script.name} b/{script.name}\n".encode() in b"\n" + (patch or b"")
     idea = f"uncommitted edit of {script.name}, see diff.patch in the run folder" if edited else subject
     return patch or b"", {
@@ -225,22 +225,12 @@ def _make_folder(folder: Path, script: str, source: bytes, patch: bytes, facts: 
 
 def _head(folder: Path) -> tuple[str | None, str | None, str | None, str | None]:
     """(commit, first parent, subject, branch); nulls without git, without a repository or without a commit."""
-    answer = _git(folder, "-c", "log.showSignature=false", "log", "-1", "--decorate=short", "--format=%H%n%P%n%s%n%D")
+    answer = git(folder, "-c", "log.showSignature=false", "log", "-1", "--decorate=short", "--format=%H%n%P%n%s%n%D")
     if not answer:
         return None, None, None, None
     commit, parents, subject, refs = answer.decode("utf-8", "replace").split("\n")[:4]
     branch = re.match(r"HEAD -> ([^ ]+?)(?:, |$)", refs)
     return commit, parents.split(" ")[0] or None, subject or None, branch and branch[1]
-
-
-def _git(folder: Path, *arguments: str) -> bytes | None:
-    """What git prints; None when there is no git, no repository, or no answer in time."""
-    command = ["git", "--no-optional-locks", *arguments]  # an agent may be using git at the same moment
-    try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, timeout=GIT_TIMEOUT_SECONDS, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout if done.returncode == 0 else None
 
 
 def _ignore_signals() -> dict[signal.Signals, Any]:

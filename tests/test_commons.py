@@ -171,8 +171,8 @@ REFUSALS = [
      "card field config_diff: {'A': 1} is not allowed; it must be an object of pairs, {name: [old, new]} or null"),
     ((*KEEP, "--run", "fff"),
      "--run fff: no run of this id has a card; without --run a card of its own is written"),
-    ((*KEEP, "--commit", "HEAD"),
-     "card field commit: 'HEAD' is not allowed; it must be 4 to 64 hex characters (what `git rev-parse HEAD` prints) "
+    ((*KEEP, "--commit", "no-branch"),
+     "card field commit: 'no-branch' is not allowed; it must be 4 to 64 hex characters (what `git rev-parse HEAD` prints) "
      "or null"),
     (("--status", "keep", "--result", "low"),
      "argument --result: invalid float value: 'low' (see `commons.py write-card --help`)"),

@@ -25,10 +25,17 @@ def commands(text: str) -> list[str]:
     return lines + [re.sub(r"\s+", " ", line) for line in inline]
 
 
+class Nothing(http.server.BaseHTTPRequestHandler):
+    """Answers every request with 404."""
+
+    def do_GET(self) -> None:
+        self.send_error(404)
+
+
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     """A server that has nothing."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Nothing)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
@@ -92,13 +99,13 @@ def test_the_loop_that_agents_are_told_to_run(shell) -> None:
 
 
 def test_every_other_command(shell) -> None:
-    known = {"uv run pytest"}
-    lines = [line for line in dict.fromkeys(commands(README) + commands(AGENTS)) if line not in known]
+    lines = [line for line in dict.fromkeys([*commands(README), commands(AGENTS)[-1]]) if line != "uv run pytest"]
     assert len(lines) >= 10
     for line in lines:
         result = shell(line)
         if "climbmix" in line or "tinystories" in line:
-            assert result.returncode == 2 and result.stderr.startswith("error: cannot download http://127.0.0.1")
+            assert result.returncode == 2
+            assert result.stderr.splitlines()[-1].startswith("error: cannot download http://127.0.0.1")
         else:
             assert result.returncode == 0, (line, result.stderr)
 

@@ -518,7 +518,7 @@ def test_status(start: Start, corpus: str, good: prepare.Data, copy: Path, capsy
     )
     nowhere = tmp_path / "nowhere"
     code, out, err = start("--status", cache=nowhere).wait()
-    nothing = "nothing is prepared yet; train.py would prepare builtin with preset tiny\n"
+    nothing = "nothing is prepared yet; train.py would prepare builtin for the preset tiny\n"
     assert (code, out, err) == (0, f"cache: {nowhere}\n{nothing}", "")
     assert not nowhere.exists()
 

@@ -434,7 +434,7 @@ BAD_INPUT = {  # name: (environment, constants, kind, phase, message); NAMES in 
     ),
     "batch": (
         {}, {"TOTAL_BATCH_SIZE": 1000}, "setting", "prepare",
-        "TOTAL_BATCH_SIZE = 1000 must be a multiple of DEVICE_BATCH_SIZE * sequence length = 4 * 64 = 256; change one "
+        "TOTAL_BATCH_SIZE = 1000 must be a multiple of DEVICE_BATCH_SIZE * sequence length = 256; change one "
         "of the two",
     ),
     "seed": (
@@ -448,7 +448,7 @@ BAD_INPUT = {  # name: (environment, constants, kind, phase, message); NAMES in 
 }  # fmt: skip
 MORE_BAD_INPUT = {
     "window": (
-        {}, {"WINDOW_PATTERN": "SXL"}, "setting", "compile",
+        {}, {"WINDOW_PATTERN": "SXL"}, "setting", "prepare",
         "WINDOW_PATTERN='SXL': use the letters S (half) and L (full), such as SSSL",
     ),
     "budget": (
