@@ -236,20 +236,20 @@ _POLAR_EXPRESS = (
     (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
     (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
 )
-
-
 _MATRICES = ("qkv", "out", "up", "down")  # what Muon updates; AdamW has the rest
 _IN_PRODUCTS = (*_MATRICES, "value_gate", "unembedding")  # what a token is multiplied with; the rest is looked up
 
 
-def muon_update(grad: Tensor, momentum: Tensor, weight: Tensor, lr: Tensor, decay: Tensor) -> tuple[Tensor, Tensor]:
+def muon_update(
+    grad: Tensor, momentum: Tensor, weight: Tensor, lr: Tensor, decay: Tensor, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
     """One Muon step for stacked matrices (n, rows, cols) with rows >= cols: the new momentum and weight.
 
     Nesterov momentum, then the nearest semi-orthogonal matrix (Jordan et al. 2024), then cautious weight decay
     (arXiv 2510.12402: only where the decay agrees with the step).
     """
     momentum = momentum.lerp(grad, 1 - MUON_MOMENTUM)
-    x = grad.lerp(momentum, MUON_MOMENTUM).bfloat16()
+    x = grad.lerp(momentum, MUON_MOMENTUM).to(dtype)
     x = x / (x.norm(dim=(-2, -1), keepdim=True) * 1.02 + 1e-6)
     for a, b, c in _POLAR_EXPRESS[:MUON_STEPS]:
         gram = x.mT @ x
@@ -262,9 +262,9 @@ def muon_update(grad: Tensor, momentum: Tensor, weight: Tensor, lr: Tensor, deca
 class Muon(torch.optim.Optimizer):
     """Muon over all block matrices at once; parameters of three dimensions are stacks of matrices."""
 
-    def __init__(self, params: list[nn.Parameter], lr: float, weight_decay: float, compile_fn) -> None:
+    def __init__(self, params: list[nn.Parameter], lr: float, weight_decay: float, dtype: torch.dtype, compile_fn):
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
-        self.update = compile_fn(muon_update)
+        self.dtype, self.update = dtype, compile_fn(muon_update)
 
     @torch.no_grad()
     def step(self) -> None:
@@ -286,7 +286,8 @@ class Muon(torch.optim.Optimizer):
                 grads, momenta, weights = zip(*matrices, strict=True)
                 lr = (group["lr"] * torch.tensor(scales[shape])).to(grads[0].device).view(-1, 1, 1)
                 decay = torch.tensor(group["weight_decay"], device=grads[0].device)
-                new = self.update(torch.stack(grads), torch.stack(momenta), torch.stack(weights), lr, decay)
+                stacks_of_each = (torch.stack(tensors) for tensors in (grads, momenta, weights))
+                new = self.update(*stacks_of_each, lr, decay, self.dtype)
                 torch._foreach_copy_(momenta, new[0].unbind(0))
                 torch._foreach_copy_(weights, new[1].unbind(0))
 
@@ -319,7 +320,7 @@ def build(data: prepare.Data, device: torch.device) -> tuple[GPT, list[torch.opt
     ]
     optimizers = [
         torch.optim.AdamW(groups, betas=ADAM_BETAS, eps=1e-10, weight_decay=0.0, fused=True),
-        Muon(named(*_MATRICES), MATRIX_LR, WEIGHT_DECAY, compile_fn),
+        Muon(named(*_MATRICES), MATRIX_LR, WEIGHT_DECAY, model.dtype, compile_fn),
     ]
     for group in chain.from_iterable(optimizer.param_groups for optimizer in optimizers):
         group["initial_lr"] = group["lr"]

@@ -60,7 +60,9 @@ def build_plain(data: prepare.Data, device: torch.device) -> tuple[PlainGPT, lis
         patch.object(platform, "compute_dtype", lambda _: torch.float32),  # autocast decides, operation by operation
         patch.dict(os.environ, {"AUTORESEARCH_COMPILE": "0"}),
     ):
-        return train.build(data, device)
+        model, (adamw, muon) = train.build(data, device)
+    muon.dtype = torch.bfloat16
+    return model, [adamw, muon]
 
 
 def seconds(function: Callable[[], object], device: torch.device) -> float:

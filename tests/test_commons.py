@@ -172,8 +172,8 @@ REFUSALS = [
     ((*KEEP, "--run", "fff"),
      "--run fff: no run of this id has a card; without --run a card of its own is written"),
     ((*KEEP, "--commit", "no-branch"),
-     "card field commit: 'no-branch' is not allowed; it must be 4 to 64 hex characters (what `git rev-parse HEAD` prints) "
-     "or null"),
+     "card field commit: 'no-branch' is not allowed; it must be 4 to 64 hex characters "
+     "(what `git rev-parse HEAD` prints) or null"),
     (("--status", "keep", "--result", "low"),
      "argument --result: invalid float value: 'low' (see `commons.py write-card --help`)"),
     (("--status", "keep", "--summary", "no.json"), "cannot read no.json: No such file or directory"),

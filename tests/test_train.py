@@ -528,7 +528,7 @@ SHAPES = [(32, 96), (96, 32), (48, 48), (3, 48, 48), (2, 96, 32), (2, 24, 48)]
 def muon_steps(weights, gradients, lr, decay):
     """What the optimizer makes of the weights, given the gradients of each step."""
     params = [torch.nn.Parameter(weight.clone()) for weight in weights]
-    optimizer = train.Muon(params, lr, decay, lambda function, **_: function)
+    optimizer = train.Muon(params, lr, decay, torch.bfloat16, lambda function, **_: function)
     for step in gradients:
         for param, gradient in zip(params, step, strict=True):
             param.grad = gradient.clone()
@@ -578,7 +578,7 @@ def test_schedule(monkeypatch):
     for name, value in {"WARMUP_RATIO": 0.25, "WARMDOWN_RATIO": 0.5, "FINAL_LR_FRAC": 0.1, "WEIGHT_DECAY": 0.2}.items():
         monkeypatch.setattr(train, name, value)
     adam = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(2))], weight_decay=0.3)
-    muon = train.Muon([torch.nn.Parameter(torch.zeros(2, 2))], 0.5, 0.2, lambda function, **_: function)
+    muon = train.Muon([torch.nn.Parameter(torch.zeros(2, 2))], 0.5, 0.2, torch.bfloat16, lambda function, **_: function)
     for optimizer, rate in ((adam, 2.0), (muon, 0.5)):
         optimizer.param_groups[0]["initial_lr"] = rate
     seen = {}
