@@ -92,6 +92,7 @@ def card_text(card: Card) -> str:
     """One card, aligned, in human units; what is unknown is left out."""
     results, platform, decision, error = card["results"], card["platform"] or {}, card["decision"], card["error"]
     when = card["timestamp"][:19].replace("T", " ")
+    torch = platform.get("torch") and f"torch {platform['torch']}"
     rows: list[tuple[str, str | None]] = [
         ("hypothesis", _data(card["hypothesis"])),
         ("val_bpb", _value(results)),
@@ -100,7 +101,7 @@ def card_text(card: Card) -> str:
         ("lesson", _data(card["lesson"])),
         ("changed", _changes(card["config_diff"])),
         ("track", _data(card["track"])),
-        ("machine", _data(_joined(platform, "device_name", "device", "torch", "os"))),
+        ("machine", _data(_joined(platform | {"torch": torch}, "device_name", "device", "torch", "os"))),
         ("model", _units(results, ("num_params_M", "{:.1f}M parameters"), ("depth", "depth {:.0f}"))),
         ("training", _units(results, ("training_seconds", "{:.1f} s of training"), ("total_seconds", "{:.1f} s in all"),
                             ("num_steps", "{:,.0f} steps"), ("total_tokens_M", "{:.1f}M tokens"))),
@@ -129,8 +130,10 @@ def _joined(holder: dict[str, Any], *names: str) -> str:
 def _value(results: dict[str, Any]) -> str | None:
     if results["val_bpb"] is None:
         return None
+    # A standard error of zero says that all of the validation text was read, which needs no words.
+    sampled = (("val_bpb_stderr", " ± {:.6f}"),) if results["val_bpb_stderr"] else ()
     return f"{results['val_bpb']:.6f}" + _units(
-        results, ("val_bpb_stderr", " ± {:.6f}"), ("delta", ", {:+.6f} against the champion"), separator=""
+        results, *sampled, ("delta", ", {:+.6f} against the champion"), separator=""
     )
 
 

@@ -113,7 +113,7 @@ def test_a_card_with_everything():
         "  lesson        | slower but better",
         "  changed       | DEPTH 8 -> 10, LR None -> 0.04",
         "  track         | t/cpu",
-        "  machine       | H100, cuda, 2.13.0",
+        "  machine       | H100, cuda, torch 2.13.0",
         "  model         50.3M parameters, depth 8",
         "  training      300.1 s of training, 325.9 s in all, 953 steps, 499.6M tokens",
         "  speed         1,665,000 tokens/s, 39.8% MFU, 45,060 MiB peak",

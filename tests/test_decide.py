@@ -17,14 +17,14 @@ def card(card_id, bpb, status="keep", track="t", config=None):
     ("value", "stderr", "best", "noise", "expected"),
     [
         (1.0, None, None, 0.0005, ("keep", "first result of its track: the baseline")),
-        (0.999, None, 1.0, 0.0005, ("keep", "0.001000 lower than the champion, noise 0.000500")),
-        (1.001, None, 1.0, 0.0005, ("revert", "0.001000 higher than the champion, noise 0.000500")),
-        (0.9996, None, 1.0, 0.0005, ("inconclusive", "0.000400 lower than the champion, noise 0.000500: "
+        (0.999, None, 1.0, 0.0005, ("keep", "0.001000 lower than the champion, noise 0.000707")),
+        (1.001, None, 1.0, 0.0005, ("revert", "0.001000 higher than the champion, noise 0.000707")),
+        (0.9996, None, 1.0, 0.0005, ("inconclusive", "0.000400 lower than the champion, noise 0.000707: "
                                                      "cannot be told from noise, one run each")),
         (1.0, 0.1, 1.0, 0.0, ("inconclusive", "0.000000 higher than the champion, noise 0.100000: "
                                               "cannot be told from noise, one run each")),
-        (1.99, None, 2.0, 0.003, ("keep", "0.010000 lower than the champion, noise 0.006000")),
-        (1.995, 0.008, 2.0, 0.003, ("inconclusive", "0.005000 lower than the champion, noise 0.010000: "
+        (1.99, None, 2.0, 0.003, ("keep", "0.010000 lower than the champion, noise 0.008485")),
+        (1.995, 0.008, 2.0, 0.003, ("inconclusive", "0.005000 lower than the champion, noise 0.011662: "
                                                     "cannot be told from noise, one run each")),
     ],
 )  # fmt: skip
@@ -33,7 +33,7 @@ def test_verdict(value, stderr, best, noise, expected):
 
 
 def test_an_unknown_preset_is_judged_with_the_widest_prior():
-    assert [noise_prior(name) for name in ("gpu", "small", "mine", None)] == [0.0005, 0.003, 0.003, 0.003]
+    assert [noise_prior(name) for name in ("gpu", "small", "mine", None)] == [0.0005, 0.005, 0.005, 0.005]
 
 
 def test_champion_is_the_best_kept_card_of_the_track():
@@ -63,7 +63,7 @@ def test_decision_of_a_run():
         "results": {"val_bpb": 0.75, "delta": -0.25},
         "decision": {
             "status": "keep",
-            "reason": "0.250000 lower than the champion, noise 0.000500",
+            "reason": "0.250000 lower than the champion, noise 0.000707",
             "champion": "a" * 12,
             "noise_prior": 0.0005,
             "probability": None,
