@@ -402,7 +402,9 @@ def main() -> None:
     run.update(track=track)
 
     run.phase("compile")
-    print(f"track: {track}")
+    print(f"track: {track}", flush=True)
+    if platform.should_compile(device):
+        print("compiling: a minute the first time, off the clock", flush=True)
     model, optimizers = build(data, device)
     with prepare.warm_up(model, optimizers):
         loader = prepare.Loader(data, DEVICE_BATCH_SIZE, device, SEED)
