@@ -1,9 +1,9 @@
 """Read and write the knowledge commons: the cards that every run leaves.
 
-    python commons.py read-brief            what is known: champions, last runs, crashes
-    python commons.py show last             one card, by its id, the beginning of it, or "last"
-    python commons.py write-card --commit HASH --hypothesis TEXT --status keep --tags a,b --result 0.9979
-    python commons.py update-index          write knowledge/index.json
+    uv run commons.py read-brief            what is known: champions, last runs, crashes
+    uv run commons.py show last             one card, by its id, the beginning of it, or "last"
+    uv run commons.py write-card --commit HASH --hypothesis TEXT --status keep --tags a,b --result 0.9979
+    uv run commons.py update-index          write knowledge/index.json
 
 Every command takes --json and --knowledge-dir. Standard library only, so it answers at once.
 Not covered yet: search, notes, retraction, sharing.
