@@ -1,33 +1,40 @@
 """Cards on disk: one file for an experiment, written once, and events for what is learnt about it later.
 
-    card = create_card(knowledge, {"hypothesis": "wider MLP", "status": "crash"})
-    join(knowledge, card["id"], "annotate", {"lesson": "does not fit into memory"})
-    get_card(knowledge, card["id"][:6])["lesson"]
+    card = create_card(knowledge, "3f2a91c", "wider MLP", {"WIDTH": [4, 8]}, {"val_bpb": 0.9971}, "keep", "", ["mlp"])
+    card = join(knowledge, card, "annotate", {"lesson": "pays from depth 8 on"})
 
 `knowledge` is the commons' folder (`lab.store.knowledge_dir`). A reader sees a card folded with its events
-in the order of (timestamp, id). Not covered: git (`lab/sync.py`) and what a result means (`lab/decide.py`).
+in the order of (timestamp, id). Not covered: the index that answers questions about many cards at once
+(`lab/index.py`), git (`lab/sync.py`), and what a result means (`lab/decide.py`).
 """
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from lab.errors import CardError, StoreError
-from lab.schema import EVENT_FIELDS, SCHEMA, Card, complete, validate_card
-from lab.store import read_json, write_new
+from lab.errors import CardError
+from lab.schema import (
+    CATEGORIES,
+    EVENT_FIELDS,
+    SCHEMA,
+    STATUS_ALIASES,
+    Card,
+    complete,
+    contradiction,
+    validate_card,
+    validate_event,
+)
+from lab.store import read_json, record_names, write_new
 
-# An agent may round the result it reports to three decimals.
-ROUNDING_BPB = 0.0005
+# An agent may round the result it reports: to three decimals, or to as many digits.
+ROUNDING = 0.0005
 
 
-def new_id(content: bytes = b"") -> str:
-    """16 hex characters that no other machine, process or call will make: a hash of all three and of chance."""
-    import hashlib  # loads OpenSSL, which a command that only reads has no use for
-
-    machine = os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")
-    return hashlib.sha256(b"\0".join((content, machine.encode(), b"%d" % os.getpid(), os.urandom(16)))).hexdigest()[:16]
+def new_id() -> str:
+    """16 hex characters that no other machine, process or call will make: 64 bits of chance."""
+    return os.urandom(8).hex()
 
 
 def utc_now() -> str:
@@ -41,7 +48,7 @@ def card_path(knowledge: Path, card_id: str) -> Path:
     return knowledge / "cards" / f"{card_id}.json"
 
 
-def create_card(knowledge: Path, values: Card) -> Card:
+def add_card(knowledge: Path, values: Card) -> Card:
     """Write a new card with these values and return it whole; `id` and `timestamp` are made when missing.
 
     CardError when a value is not allowed, or when the id has a card: a card is never rewritten.
@@ -53,47 +60,109 @@ def create_card(knowledge: Path, values: Card) -> Card:
     return card
 
 
-def load_cards(knowledge: Path) -> list[Card]:
-    """All cards, folded with their events, oldest first; [] when there is no commons yet.
+def create_card(
+    knowledge_dir: Path | str,
+    commit_id: str,
+    hypothesis: str,
+    config_diff: dict[str, Any] | None,
+    results: dict[str, Any],
+    status: str,
+    lesson: str | None,
+    tags: list[str],
+    prior_knowledge_used: list[str] | None = None,
+    **fields: Any,
+) -> Card:
+    """Write the card of one experiment and return it. `fields` are further fields of a card (`lab.schema.CARD`).
+
+    A difference may be {name: [old, new]}, {name: {"old": .., "new": ..}} or {name: new}. A crash has no result: the
+    0.0 that other tools write there becomes null. CardError names a value that is not allowed.
+    """
+    status = STATUS_ALIASES.get(status, status)
+    metric = fields.get("metric", "val_bpb")
+    if status == "crash" and not results.get(metric):
+        results = results | {metric: None, "delta": None}
+    given = {
+        "commit": commit_id,
+        "hypothesis": hypothesis,
+        "config_diff": pairs(config_diff),
+        "results": results,
+        "status": status,
+        "lesson": lesson or None,
+        "tags": tags,
+        "prior_knowledge_used": prior_knowledge_used or [],
+        "category": next((tag for tag in tags if tag in CATEGORIES), None),
+    }
+    return add_card(Path(knowledge_dir), given | fields)
+
+
+def pairs(difference: dict[str, Any] | None) -> dict[str, list[Any]] | None:
+    """A configuration's difference in the one form that cards have, {name: [old, new]}; an unknown old is null."""
+    return None if difference is None else {name: _pair(change) for name, change in difference.items()}
+
+
+def _pair(change: Any) -> list[Any]:
+    if isinstance(change, (list, tuple)) and len(change) == 2:
+        return list(change)
+    if isinstance(change, dict):
+        for old, new in (("old", "new"), ("from", "to"), ("before", "after")):
+            if set(change) == {old, new}:
+                return [change[old], change[new]]
+    return [None, change]
+
+
+def load_cards(knowledge_dir: Path | str) -> list[Card]:
+    """All cards, folded with their events, newest first; [] when there is no commons yet.
 
     StoreError or CardError names the first file that cannot be used: none is skipped.
     """
+    knowledge = Path(knowledge_dir)
     events: dict[str, list[Card]] = {}
-    for path in _files(knowledge / "events"):
-        event = _read_event(path)
+    for event in each_event(knowledge):
         events.setdefault(event["card"], []).append(event)
-    cards = [_read_card(path) for path in _files(knowledge / "cards")]
-    for position, card in enumerate(cards):
-        if joined := events.get(card["id"]):
-            cards[position] = _fold_checked(card, joined)
-    return sorted(cards, key=_order)
+    cards = [read_card(knowledge, name, events.get(name, ())) for name in record_names(knowledge / "cards")]
+    return sorted(cards, key=order, reverse=True)
 
 
-def get_card(knowledge: Path, name: str) -> Card:
-    """The one card whose id starts with `name`, or the newest for "last". CardError when there is none, or several."""
-    return find_card(load_cards(knowledge), name)
+def each_event(knowledge: Path) -> Iterator[Card]:
+    """Every event, by name. StoreError or CardError names the first file that cannot be used."""
+    return (read_event(knowledge, name) for name in record_names(knowledge / "events"))
 
 
-def find_card(cards: list[Card], name: str) -> Card:
-    """The same among cards that are loaded."""
-    found = cards[-1:] if name == "last" else [card for card in cards if card["id"].startswith(name)]
-    if not found:
-        raise CardError(f"no card {name!r}; `commons.py read-brief` lists the latest")
-    if len(found) > 1:
-        raise CardError(f"{name!r} names {len(found)} cards; give more of the id, such as {found[-1]['id']}")
-    return found[0]
+def read_card(knowledge: Path, card_id: str, events: Iterable[Card] = ()) -> Card:
+    """One card from its file, folded with these events. StoreError or CardError names the file that cannot be used."""
+    path = card_path(knowledge, card_id)
+    card = complete(read_json(path))
+    try:
+        validate_card(card)
+        if card["id"] != card_id:
+            raise CardError(f"the card in it is {card['id']}, and a card's file has its name")
+    except CardError as error:
+        raise CardError(f"{path}: {error}; `commons.py doctor` sets it right") from error
+    return fold(card, events)
 
 
-def join(knowledge: Path, card_id: str, kind: str, fields: Card) -> Card:
+def read_event(knowledge: Path, event_id: str) -> Card:
+    """One event from its file. StoreError or CardError names the file when it cannot be used."""
+    path = knowledge / "events" / f"{event_id}.json"
+    event = read_json(path)
+    try:
+        validate_event(event)
+        if event["id"] != event_id:
+            raise CardError(f"the event in it is {event['id']}, and an event's file has its name")
+    except CardError as error:
+        raise CardError(f"{path}: {error}; `commons.py doctor` sets it right") from error
+    return event
+
+
+def join(knowledge: Path, card: Card, kind: str, fields: Card) -> Card:
     """Add to a card by an event (`lab.schema.EVENT_FIELDS`) and return the card as it reads now.
 
     A measurement is filled in where the card has null and never overwritten. CardError when a value is not allowed.
     """
-    card = get_card(knowledge, card_id)
     about = {"card": card["id"], "kind": kind, "timestamp": utc_now()}
     event = {"schema": SCHEMA, "id": new_id()} | about | {"fields": fields}
-    _check_event(event)
-    joined = fold(card, [event])
+    validate_event(event)
+    joined = _lay(card, event)
     validate_card(joined)
     write_new(knowledge / "events" / f"{event['id']}.json", event)
     return joined
@@ -104,83 +173,53 @@ def join_run(knowledge: Path, card: Card, values: Card) -> Card:
 
     CardError when it contradicts the run: the status of a crash, or a result that the run has not measured.
     """
-    run, status, measured = card["run_id"], values["status"], card["results"]["val_bpb"]
+    run, status, metric = card["run_id"], values["status"], card["metric"]
+    measured = card["results"].get(metric)
     if (status == "crash") != (card["status"] == "crash"):
         fact = "crashed" if measured is None else f"has a result ({measured:.6f})"
         raise CardError(f"status {status!r} contradicts run {run}, which {fact}")
     results = values.get("results", {})
-    if None not in (given := results.get("val_bpb"), measured) and abs(given - measured) > ROUNDING_BPB:
+    given = results.get(metric)
+    if None not in (given, measured) and abs(given - measured) > ROUNDING * max(abs(measured), 1):
         raise CardError(f"result {given} contradicts run {run}, which measured {measured:.6f}; give the right run's id")
     said = {name: values[name] for name in EVENT_FIELDS["annotate"] if name in values}
     said["results"] = {name: value for name, value in results.items() if card["results"].get(name) is None}
-    card_now = join(knowledge, card["id"], "annotate", said)
-    return card_now if status == card_now["status"] else join(knowledge, card["id"], "decide", {"status": status})
+    # Both events or neither: a status that the results do not bear is refused before the first is written.
+    validate_card(card | {"status": status, "results": card["results"] | said["results"]})
+    card_now = join(knowledge, card, "annotate", said)
+    return card_now if status == card_now["status"] else join(knowledge, card_now, "decide", {"status": status})
 
 
 def fold(card: Card, events: Iterable[Card]) -> Card:
-    """The card as a reader sees it: the events' fields laid over it in the order of (timestamp, id)."""
-    folded = dict(card)
-    for event in sorted(events, key=_order):
-        added, measured = event["fields"].get("results", {}), folded["results"]
-        folded |= event["fields"]
-        folded["results"] = measured | {name: value for name, value in added.items() if measured.get(name) is None}
+    """The card as a reader sees it: the events laid over it in the order of (timestamp, id).
+
+    A retraction stays, whatever is said later; a confirmation lifts a quarantine. An event after which status and
+    result would contradict each other is passed over: two clones may each say what the other's word excludes.
+    """
+    folded = card
+    for event in sorted(events, key=order):
+        changed = _lay(folded, event)
+        if contradiction(changed) is None:
+            folded = changed
     return folded
 
 
-def _fold_checked(card: Card, events: list[Card]) -> Card:
-    folded = fold(card, events)
-    try:
-        validate_card(folded)
-    except CardError as error:
-        names = ", ".join(event["id"] for event in events)
-        raise CardError(f"the events {names} break card {card['id']}: {error}; move them out of the folder") from error
-    return folded
+def _lay(card: Card, event: Card) -> Card:
+    """The card after one event."""
+    kind, fields = event["kind"], event["fields"]
+    if kind == "retract":
+        before = card["status_before"] or card["status"]
+        return card | {"status": "retracted", "status_before": before, "retraction_reason": fields.get("reason")}
+    if kind == "confirm":
+        return card | {"confirmed": True, "quarantined": None}
+    if kind == "decide":
+        return card | {"status_before" if card["status"] == "retracted" else "status": fields["status"]}
+    measured, added = card["results"], fields.get("results", {})
+    filled = {name: value for name, value in added.items() if measured.get(name) is None}
+    annotated: Card = card | fields | {"results": measured | filled}
+    return annotated
 
 
-def _order(record: Card) -> tuple[str, str]:
+def order(record: Card) -> tuple[str, str]:
+    """The order of records: by time, then by id."""
     return record["timestamp"], record["id"]
-
-
-def _files(folder: Path) -> list[Path]:
-    """The records in a folder by name; a hidden file is one that is being written."""
-    try:
-        names = sorted(name for name in os.listdir(folder) if name.endswith(".json") and not name.startswith("."))
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise StoreError(f"cannot read {folder}: {error.strerror}") from error
-    return [folder / name for name in names]
-
-
-def _read_card(path: Path) -> Card:
-    card = complete(read_json(path))
-    try:
-        validate_card(card)
-        if path.stem != card["id"]:
-            raise CardError(f"the card in it is {card['id']}, and a card's file has its name")
-    except CardError as error:
-        raise CardError(f"{path}: {error}; mend the file or move it out of the folder") from error
-    return card
-
-
-def _read_event(path: Path) -> Card:
-    event = read_json(path)
-    try:
-        _check_event(event)
-    except CardError as error:
-        raise CardError(f"{path}: {error}; mend the file or move it out of the folder") from error
-    return event
-
-
-def _check_event(event: Card) -> None:
-    """Raise CardError when this is not an event that `fold` can lay over a card."""
-    for name in ("id", "card", "timestamp"):
-        if not isinstance(event.get(name), str):
-            raise CardError(f"event field {name}: {event.get(name)!r} is not allowed; it must be text")
-    if event.get("kind") not in EVENT_FIELDS:
-        raise CardError(f"event kind {event.get('kind')!r} is not one of {', '.join(EVENT_FIELDS)}")
-    fields: Any = event.get("fields")
-    if not isinstance(fields, dict) or not isinstance(fields.get("results", {}), dict):
-        raise CardError("event field fields: it must be an object, and so must its results")
-    if strange := [name for name in fields if name not in EVENT_FIELDS[event["kind"]]]:
-        raise CardError(f"an event of kind {event['kind']} cannot change {strange[0]!r}")

@@ -1,37 +1,19 @@
 """What a run's result means against the champion of its track. Pure.
 
-Until noise is measured a stated prior stands in for it, so a verdict carries no probability yet.
+Until noise is measured a stated prior stands in for it. Who the champion is: `lab.facts.champion`.
 """
 
 import math
-from collections.abc import Iterable
 from typing import Any
 
 from lab.schema import Card
-
-# Standard deviation between repeats of one configuration, as a share of val_bpb. gpu: 27 repeats of one
-# configuration on different nodes, 0.0005 bpb near 1.0 (autoresearch-automl). small: three seeds on two CPU cores,
-# 0.0057 bpb near 1.10 (bench/RESULTS.md).
-NOISE_PRIOR_RELATIVE = {"gpu": 0.0005, "small": 0.005}
+from lab.stats import better, noise_prior
 
 
-def noise_prior(preset: str | None) -> float:
-    """The prior for a preset, relative to val_bpb; a preset nobody has studied gets the widest one."""
-    return NOISE_PRIOR_RELATIVE.get(preset or "", max(NOISE_PRIOR_RELATIVE.values()))
-
-
-def champion(cards: Iterable[Card], track: str | None) -> Card | None:
-    """The kept card with the lowest val_bpb of the track, None when there is none: an unknown track has no champion."""
-    kept = [
-        card
-        for card in cards
-        if card["status"] == "keep" and card["track"] == track is not None and card["results"]["val_bpb"] is not None
-    ]
-    return min(kept, key=lambda card: (card["results"]["val_bpb"], card["timestamp"], card["id"]), default=None)
-
-
-def verdict(value: float, eval_stderr: float | None, champion_value: float | None, noise: float) -> tuple[str, str]:
-    """(status, reason) for one run against one run; lower values are better.
+def verdict(
+    value: float, eval_stderr: float | None, champion_value: float | None, noise: float, direction: str = "min"
+) -> tuple[str, str]:
+    """(status, reason) for one run against one run.
 
     `champion_value` is None for the first result of a track; `noise` is relative to it; `eval_stderr` None is unknown.
     """
@@ -42,33 +24,37 @@ def verdict(value: float, eval_stderr: float | None, champion_value: float | Non
     words = f"{abs(gap):.6f} {'lower' if gap < 0 else 'higher'} than the champion"
     if abs(gap) <= margin:
         return "inconclusive", f"{words}, noise {margin:.6f}: cannot be told from noise, one run each"
-    return ("keep" if gap < 0 else "revert"), f"{words}, noise {margin:.6f}"
+    return ("keep" if (gap < 0) == (direction == "min") else "revert"), f"{words}, noise {margin:.6f}"
 
 
-def decide(values: Card, cards: Iterable[Card] | None) -> Card:
+def decide(values: Card, best: Card | None, known: bool = True) -> Card:
     """What a run's card says beyond its facts: status, decision, config_diff and the results with their delta.
 
-    `values` has the results and, as far as they are known, track, preset and config. `cards` is the commons so far,
-    None when it cannot be read.
+    `values` has the results, metric and direction and, as far as they are known, track, preset and config. `best` is
+    the champion of its track, None when there is none; `known` is False when the commons cannot be read.
     """
     track, noise, results = values.get("track"), noise_prior(values.get("preset")), values["results"]
-    best = champion(cards or (), track)
-    if cards is None:
+    metric, direction = values.get("metric") or "val_bpb", values.get("direction") or "min"
+    value, best_value = results[metric], best["results"][metric] if best else None
+    delta = None if best_value is None else value - best_value
+    probability = None
+    if not known:
         status, reason = "inconclusive", "the commons could not be read: compared with nothing"
     elif track is None:
         status, reason = "inconclusive", "the run names no track to compare it on"
     else:
-        best_value = best["results"]["val_bpb"] if best else None
-        status, reason = verdict(results["val_bpb"], results.get("val_bpb_stderr"), best_value, noise)
+        status, reason = verdict(value, results.get("val_bpb_stderr"), best_value, noise, direction)
+        if delta is not None and best_value is not None:
+            probability = round(better(delta, direction, noise * abs(best_value)), 4)
     return {
         "status": status,
-        "results": results | {"delta": results["val_bpb"] - best["results"]["val_bpb"] if best else None},
+        "results": results | {"delta": delta},
         "decision": {
             "status": status,
             "reason": reason,
             "champion": best["id"] if best else None,
             "noise_prior": noise,
-            "probability": None,
+            "probability": probability,
         },
         "config_diff": config_diff(best["config"], values.get("config")) if best else {},
     }

@@ -34,7 +34,7 @@ class StoreError(LabError):
     """A file of the commons or of a run cannot be read or written."""
 
 
-class CardError(LabError):
+class CardError(LabError, ValueError):
     """A card breaks the schema, or does not exist."""
 
 

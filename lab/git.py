@@ -1,9 +1,38 @@
-"""Asking git, where there is one: no answer is an answer."""
+"""Git, where there is one: `git` asks, and no answer is an answer; `run_git` does, and a failure is a StoreError.
 
+Needs git 2.31 or newer. Not covered: which commands belong together (`lab/sync.py`).
+"""
+
+import os
 import subprocess
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from lab.errors import StoreError
+
 GIT_TIMEOUT_SECONDS = 5.0
+RUN_TIMEOUT_SECONDS = 60.0
+INDEX_PREFIX = "autoresearch-index-"
+KNOWLEDGE_REF = "refs/autoresearch/knowledge"  # the records as this clone has last seen them
+
+# No hook, signature, clean-up or submodule takes part in what we do in somebody's repository.
+_PLAIN = [
+    f"{name}={value}"
+    for name, value in {
+        "core.hooksPath": os.devnull, "core.fsmonitor": "false", "core.splitIndex": "false", "gc.auto": "0",
+        "maintenance.auto": "false", "push.gpgSign": "false", "push.followTags": "false",
+        "push.recurseSubmodules": "no", "fetch.recurseSubmodules": "no",
+    }.items()
+]  # fmt: skip
+# Set by git for its hooks, and meant for another command than ours.
+_FOREIGN = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_PREFIX"}
+# Who commits where nobody is configured.
+_IDENTITY = {
+    f"GIT_{role}_{key}": value
+    for role in ("AUTHOR", "COMMITTER")
+    for key, value in (("NAME", "autoresearch-commons"), ("EMAIL", "noreply@localhost"))
+}
+_COMPLAINTS = ("fatal:", "error:", "! [", "ERROR:")
 
 
 def git(folder: Path, *arguments: str) -> bytes | None:
@@ -20,3 +49,140 @@ def full_hash(folder: Path, name: str) -> str | None:
     """The whole hash of the commit that `name` (HEAD, a branch, the beginning of a hash) stands for, None if none."""
     answer = git(folder, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
     return answer.decode().strip() if answer else None
+
+
+def run_git(folder: Path, *arguments: str, stdin: bytes = b"", environment: dict[str, str] | None = None) -> bytes:
+    """What git prints, its messages in English and never asking for a password.
+
+    StoreError with the line in which git says what is wrong, or when it takes longer than RUN_TIMEOUT_SECONDS.
+    """
+    settings = [word for setting in _PLAIN for word in ("-c", setting)]
+    inherited = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
+    english = {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0"}
+    try:
+        child = subprocess.Popen(
+            ["git", *settings, *arguments],
+            cwd=folder,
+            env=inherited | english | (environment or {}),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            # A kill or Ctrl-C meant for our process group must not end git between taking and freeing a lock;
+            # and ssh has no terminal to ask for a passphrase on.
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise StoreError(f"cannot start git in {folder}: {error.strerror}") from error
+    try:
+        output, complaint = child.communicate(stdin, timeout=RUN_TIMEOUT_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise StoreError(f"git {arguments[0]} did not end within {RUN_TIMEOUT_SECONDS:.0f} s") from error
+    finally:
+        if child.returncode is None:
+            child.terminate()  # not kill: git removes its lock files
+            child.communicate()
+    if child.returncode:
+        raise StoreError(f"git {arguments[0]}: {_what_is_wrong(complaint) or f'exit code {child.returncode}'}")
+    return output
+
+
+def _what_is_wrong(complaint: bytes) -> str:
+    """The line that names the failure, harmless for a terminal: a server's words are among git's."""
+    lines = [line.strip() for line in complaint.decode(errors="replace").splitlines() if line.strip()]
+    told = next((line for line in lines if line.startswith(_COMPLAINTS)), lines[-1] if lines else "")
+    return "".join(char if char.isprintable() else " " for char in told)[:300]
+
+
+def repository_path(checkout: Path, folder: Path) -> tuple[Path, str] | None:
+    """(the top of the worktree that holds `folder`, the folder's path from there: "" or ending in /).
+
+    The folder need not exist. None where there is no git, or where it is in no worktree of the checkout's repository.
+    """
+    missing = ""
+    existing = folder.absolute()
+    while not existing.is_dir() and existing != existing.parent:
+        missing = f"{existing.name}/{missing}"
+        existing = existing.parent
+    common = ("rev-parse", "--path-format=absolute", "--git-common-dir")
+    ours, theirs = git(checkout, *common), git(existing, *common)
+    top, prefix = git(existing, "rev-parse", "--show-toplevel"), git(existing, "rev-parse", "--show-prefix")
+    if not ours or ours != theirs or not top or prefix is None:
+        return None
+    return Path(os.fsdecode(top[:-1])), os.fsdecode(prefix[:-1]) + missing
+
+
+def common_dir(top: Path) -> Path:
+    """The .git folder that all worktrees of a repository share."""
+    return Path(os.fsdecode(run_git(top, "rev-parse", "--path-format=absolute", "--git-common-dir")[:-1]))
+
+
+def list_folders(top: Path, commit: str, folders: Iterable[str]) -> Iterator[tuple[str, str, str]]:
+    """(mode, hash, path) of what lies directly in these folders (paths that end in /) of a commit."""
+    listing = run_git(top, "ls-tree", "-z", "--full-tree", commit, "--", *folders)
+    for entry in os.fsdecode(listing).split("\0")[:-1]:
+        about, _, path = entry.partition("\t")
+        mode, _, name = about.split(" ")
+        yield mode, name, path
+
+
+def blob_hash(content: bytes, algorithm: str) -> str:
+    """The name that git gives to a file's content in a repository of this hash algorithm, sha1 or sha256."""
+    import hashlib  # loads OpenSSL, which a command that only asks git has no use for
+
+    return hashlib.new(algorithm, b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+def blob_sizes(top: Path, blobs: Iterable[str]) -> dict[str, int]:
+    """The sizes in bytes of those of the objects that git has."""
+    asked = "".join(f"{blob}\n" for blob in blobs).encode()
+    told = run_git(top, "cat-file", "--batch-check=%(objectname) %(objectsize)", stdin=asked).decode()
+    return {blob: int(size) for blob, size in (line.split() for line in told.splitlines()) if size.isdecimal()}
+
+
+def read_blobs(top: Path, sizes: dict[str, int]) -> dict[str, bytes]:
+    """The contents of blobs whose sizes are known."""
+    output = run_git(top, "cat-file", "--batch", stdin="".join(f"{blob}\n" for blob in sizes).encode())
+    contents, position = {}, 0
+    for blob, size in sizes.items():
+        start = output.index(b"\n", position) + 1  # after the line "<hash> blob <size>"
+        contents[blob] = output[start : start + size]
+        position = start + size + 1
+    return contents
+
+
+def store_files(top: Path, paths: Iterable[str]) -> list[str]:
+    """Put files of the worktree into git's store as they are, without the filters of .gitattributes; their hashes."""
+    lines = os.fsencode("".join(f"./{path}\n" for path in paths))
+    return run_git(top, "hash-object", "-w", "--no-filters", "--stdin-paths", stdin=lines).decode().split()
+
+
+def commit_blobs(top: Path, base: str | None, blobs: dict[str, str], subject: str) -> str:
+    """A commit on top of `base` that has the blobs at these paths, made on an index of its own; no ref moves."""
+    import shutil  # 15 ms that a command which only asks git has no use for
+    import tempfile
+
+    folder = tempfile.mkdtemp(dir=common_dir(top), prefix=INDEX_PREFIX)
+    index = {"GIT_INDEX_FILE": os.path.join(folder, "index")}
+    entries = "".join(f"100644 {blob}\t{path}\0" for path, blob in blobs.items())
+    try:
+        run_git(top, "read-tree", base or "--empty", environment=index)
+        update = ("update-index", "--replace", "-z", "--index-info")
+        run_git(top, *update, stdin=os.fsencode(entries), environment=index)
+        tree = run_git(top, "write-tree", environment=index).decode().strip()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    named = git(top, "config", "user.email") and git(top, "config", "user.name")
+    identity = {} if named else {name: os.environ.get(name, value) for name, value in _IDENTITY.items()}
+    parent = ("-p", base) if base else ()
+    return run_git(top, "commit-tree", tree, *parent, "-m", subject, environment=identity).decode().strip()
+
+
+def move_ref(top: Path, ref: str, new: str, old: str | None) -> bool:
+    """Move a ref from `old` (None: it does not exist) to `new`; False when somebody else has moved it."""
+    try:
+        run_git(top, "update-ref", ref, new, old or "0" * len(new))
+    except StoreError:
+        if full_hash(top, ref) == old:
+            raise
+        return False
+    return True

@@ -11,9 +11,10 @@ from bisect import bisect_left
 from pathlib import Path
 from typing import Any
 
-from lab.cards import card_path, create_card, load_cards, utc_now
+from lab.cards import add_card, card_path, utc_now
 from lab.decide import decide
 from lab.errors import CardError, LabError
+from lab.library import get_champion
 from lab.schema import MAX_LOSS_CURVE_POINTS, Card, complete
 from lab.store import read_json
 
@@ -42,25 +43,26 @@ def record(run_dir: Path, error: Card | None = None, loss_curve: list[list[Any]]
     files = sorted(file.name for file in run_dir.iterdir() if not file.name.startswith("."))
     if "summary.json" in files:
         outcome = outcome_of(read_json(run_dir / "summary.json"))
-        outcome |= decide(facts | outcome, _neighbours(knowledge))
+        best, known = _champion(knowledge, facts.get("track"))
+        outcome |= decide(facts | outcome, best, known)
     else:
         outcome = {"status": "crash", "results": {"loss_curve": loss_curve}, "error": error}
     outcome["artifacts"] = {"files": files} | outcome.get("artifacts", {})
     try:
-        return create_card(knowledge, card_of(facts, outcome))
+        return add_card(knowledge, card_of(facts, outcome))
     except CardError:
         if not path.exists():
             raise
         return read_json(path)  # somebody was faster
 
 
-def _neighbours(knowledge: Path) -> list[Card] | None:
-    """The commons to compare with. One damaged file must not cost this run its card, only its verdict."""
+def _champion(knowledge: Path, track: str | None) -> tuple[Card | None, bool]:
+    """The card to compare with, and whether the commons could be read: a damaged file must not cost a run its card."""
     try:
-        return load_cards(knowledge)
+        return get_champion(knowledge, track), True
     except LabError as error:
         print(f"warning: this run is compared with nothing: {error}", file=sys.stderr)
-        return None
+        return None, False
 
 
 def card_of(facts: Card, outcome: Card) -> Card:

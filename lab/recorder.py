@@ -37,8 +37,10 @@ from typing import Any, NoReturn
 from lab.cards import card_path, new_id, utc_now
 from lab.errors import DivergedError, LabError, SettingError, StoreError
 from lab.git import git
+from lab.novelty import edit_key
 from lab.outcome import Terminated, card_of, classify, make_error, outcome_of, plain, record, summarise_error, thin
 from lab.schema import CATEGORIES, PHASES, Card, validate_card
+from lab.settings import load_settings
 from lab.store import knowledge_dir, read_json, replace, runs_dir
 
 WATCH_INTERVAL_SECONDS = 0.1
@@ -108,19 +110,20 @@ class Run:
         """Write the results down, then the card, and return the card. The names are `results.*` of the schema.
 
         The results are on disk (summary.json; also $AUTORESEARCH_SUMMARY_PATH when set) before the card is made.
-        DivergedError when val_bpb is not finite; CardError when the schema does not allow a value; StoreError, saying
-        where the results are, when a file cannot be written.
+        DivergedError when the metric is not finite; CardError when the schema does not allow a value; StoreError, with
+        the place of the results, when a file cannot be written.
         """
         summary = {"run_id": self.id} | plain(results) | {"loss_curve": thin(self._losses)}
-        bpb = summary.get("val_bpb")
-        if bpb is None:
-            raise DivergedError(f"val_bpb is {results.get('val_bpb')}: the evaluation gave no result")
+        metric = self._facts["metric"]
+        value = summary.get(metric)
+        if value is None:
+            raise DivergedError(f"{metric} is {results.get(metric)}: the evaluation gave no result")
         validate_card(card_of(self._facts, outcome_of(summary) | {"status": "inconclusive"}))
         handlers = _ignore_signals()  # the run is over: nothing is left that a Ctrl-C could stop
         try:
             replace(self.dir / "summary.json", summary)
         except StoreError as error:
-            raise StoreError(f"{error}; val_bpb {bpb:.6f} is recorded nowhere else") from error
+            raise StoreError(f"{error}; {metric} {value:.6f} is recorded nowhere else") from error
         self._ended = True  # the results are safe: if this process cannot make the card, the watcher will
         try:
             if copy := os.environ.get("AUTORESEARCH_SUMMARY_PATH"):
@@ -181,7 +184,7 @@ def _run_id(source: bytes) -> str:
     given = os.environ.get("AUTORESEARCH_RUN_ID")
     if given and not re.fullmatch("[0-9a-f]{12,64}", given):
         raise SettingError(f"AUTORESEARCH_RUN_ID={given!r} is not a run id; use 12 to 64 hex characters or unset it")
-    return given or new_id(source)
+    return given or new_id()
 
 
 def _facts(script: Path, source: bytes) -> tuple[bytes, Card]:
@@ -190,6 +193,7 @@ def _facts(script: Path, source: bytes) -> tuple[bytes, Card]:
     if category not in (None, *CATEGORIES):
         raise SettingError(f"AUTORESEARCH_CATEGORY={category!r} is not one of {', '.join(CATEGORIES)}")
     commit, parent, subject, branch = _head(script.parent)
+    settings = load_settings(script.parent)
     prefixes = ("--src-prefix=a/", "--dst-prefix=b/")  # whatever the user's configuration says
     patch = git(script.parent, "diff", "--relative", "--no-ext-diff", "--no-color", *prefixes, "HEAD", "--", "*.py")
     edited = f"\ndiff --git a/{script.name} b/{script.name}\n".encode() in b"\n" + (patch or b"")
@@ -202,7 +206,10 @@ def _facts(script: Path, source: bytes) -> tuple[bytes, Card]:
         "knowledge_dir": str(knowledge_dir(script.parent)),
         "commit": commit,
         "parent_commit": parent,
+        "metric": settings.metric,
+        "direction": settings.direction,
         "train_sha256": hashlib.sha256(source).hexdigest(),
+        "edit_key": edit_key(source),
         "hypothesis": os.environ.get("AUTORESEARCH_HYPOTHESIS") or idea,
         "session": os.environ.get("AUTORESEARCH_SESSION") or (branch and branch.removeprefix("autoresearch/")),
         "agent": os.environ.get("AUTORESEARCH_AGENT") or None,

@@ -1,12 +1,12 @@
-"""The vocabulary of the commons and the shape of a card. Pure: nothing here touches the disk.
+"""The vocabulary of the commons and the shape of its records. Pure: nothing here touches the disk.
 
-`FIELDS` is the one table of a card's fields; validation derives from it, and so do the CLI's choices
-and (from the next release of the protocol) the JSON Schema. A nested field is written with a dot.
-Not covered: what a result means (`lab/decide.py`) and where a card is stored (`lab/cards.py`).
+`CARD`, `EVENT` and `NOTE` are the tables of the records' fields. Validation derives from them, and so do the CLI's
+choices and the JSON Schemas in docs/ (`json_schema`). A nested field is written with a dot.
+Not covered: what a result means (`lab/decide.py`) and where a record is stored (`lab/cards.py`, `lab/notes.py`).
 """
 
-import math
 import re
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,7 +15,9 @@ from lab.errors import CardError
 SCHEMA = 2
 
 STATUSES = ("keep", "revert", "inconclusive", "crash", "retracted")
+DECISIONS = STATUSES[:-1]  # a retraction is an event of its own
 STATUS_ALIASES = {"discard": "revert"}
+DIRECTIONS = ("min", "max")
 CATEGORIES = (
     "architecture", "optimizer", "hyperparams", "activation", "attention", "embedding", "normalization",
     "regularization", "scheduling", "initialization", "simplification", "combination", "ablation", "other",
@@ -29,14 +31,19 @@ EVENT_FIELDS = {
         "results",
     ),
     "decide": ("status",),
+    "retract": ("reason",),
+    "confirm": ("reason",),
 }  # fmt: skip
+EVENT_KINDS = tuple(EVENT_FIELDS)
+NOTE_KINDS = ("insight", "question", "memory", "answer")
 MAX_LOSS_CURVE_POINTS = 64
 
+# A record as it is in memory: what its JSON holds.
 Card = dict[str, Any]
 
 
 class Field(NamedTuple):
-    """One row of the table: dotted name, a key of `TYPES`, whether null is allowed, and its meaning."""
+    """One row of a table: dotted name, a key of `TYPES`, whether null is allowed, and its meaning."""
 
     name: str
     type: str
@@ -45,14 +52,18 @@ class Field(NamedTuple):
 
 
 class Type(NamedTuple):
-    """How a value of a type is recognised, and the words that say what is allowed."""
+    """How a value of a type is recognised, the words that say what is allowed, and the same as JSON Schema."""
 
     accepts: Callable[[Any], bool]
     words: str
+    schema: dict[str, Any]
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    # Most are floats, a hundred in a loss curve: they are told first.
+    known = type(value) is float or (isinstance(value, (int, float)) and not isinstance(value, bool))
+    # An integer beyond the floats is a number to Python, and to nobody else who reads the file.
+    return known and abs(value) <= sys.float_info.max
 
 
 def _is_integer(value: Any) -> bool:
@@ -68,43 +79,76 @@ def _is_texts(value: Any) -> bool:
 
 
 def _is_curve(value: Any) -> bool:
-    return isinstance(value, list) and len(value) <= MAX_LOSS_CURVE_POINTS and all(
-        isinstance(point, list) and len(point) == 3 and _is_integer(point[0]) and _is_number(point[1])
-        and (point[2] is None or _is_number(point[2])) for point in value
-    )  # fmt: skip
+    if not isinstance(value, list) or len(value) > MAX_LOSS_CURVE_POINTS:
+        return False
+    return all(map(_is_point, value))
+
+
+def _is_point(value: Any) -> bool:
+    if not isinstance(value, list) or len(value) != 3:
+        return False
+    step, seconds, loss = value
+    return _is_integer(step) and _is_number(seconds) and (loss is None or _is_number(loss))
 
 
 def _is_difference(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(pair, list) and len(pair) == 2 for pair in value.values())
 
 
-def _matches(pattern: str) -> Callable[[Any], bool]:
-    fullmatch = re.compile(pattern).fullmatch
-    return lambda value: isinstance(value, str) and fullmatch(value) is not None
+def _matching(pattern: str, words: str) -> Type:
+    # re keeps what it has compiled: a reading command, which validates nothing, compiles nothing.
+    schema = {"type": "string", "pattern": f"^{pattern}$"}
+    return Type(lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None, words, schema)
 
 
 def _one_of(names: tuple[str, ...]) -> Type:
-    return Type(lambda value: value in names, "one of " + ", ".join(names))
+    return Type(lambda value: value in names, "one of " + ", ".join(names), {"enum": list(names)})
 
 
+_POINT = {
+    "type": "array",
+    "prefixItems": [{"type": "integer"}, {"type": "number"}, {"type": ["number", "null"]}],
+    "minItems": 3,
+    "maxItems": 3,
+}
+_PAIR = {"type": "array", "minItems": 2, "maxItems": 2}
 TYPES = {
-    "text": Type(_is_text, "text"),
-    "texts": Type(_is_texts, "a list of texts"),
-    "integer": Type(_is_integer, "a whole number"),
-    "number": Type(_is_number, "a finite number"),
-    "object": Type(lambda value: isinstance(value, dict), "an object"),
-    "curve": Type(_is_curve, f"at most {MAX_LOSS_CURVE_POINTS} points [step, seconds, loss or null]"),
-    "difference": Type(_is_difference, "an object of pairs, {name: [old, new]}"),
-    "id": Type(_matches("[0-9a-f]{12,64}"), "12 to 64 hex characters"),
-    "commit": Type(_matches("[0-9a-f]{4,64}"), "4 to 64 hex characters (what `git rev-parse HEAD` prints)"),
-    "sha256": Type(_matches("[0-9a-f]{64}"), "64 hex characters"),
-    "time": Type(_matches(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"), "a UTC time such as 2026-01-31T12:00:00.000Z"),
+    "text": Type(_is_text, "text", {"type": "string"}),
+    "texts": Type(_is_texts, "a list of texts", {"type": "array", "items": {"type": "string"}}),
+    "integer": Type(_is_integer, "a whole number", {"type": "integer"}),
+    "number": Type(_is_number, "a finite number", {"type": "number"}),
+    "true": Type(lambda value: value is True, "true", {"const": True}),
+    "object": Type(lambda value: isinstance(value, dict), "an object", {"type": "object"}),
+    "curve": Type(
+        _is_curve,
+        f"at most {MAX_LOSS_CURVE_POINTS} points [step, seconds, loss or null]",
+        {"type": "array", "maxItems": MAX_LOSS_CURVE_POINTS, "items": _POINT},
+    ),
+    "difference": Type(
+        _is_difference,
+        "an object of pairs, {name: [old, new]}",
+        {"type": "object", "additionalProperties": _PAIR},
+    ),
+    "id": _matching("[0-9a-f]{12,64}", "12 to 64 hex characters"),
+    # Not only hashes: the ledgers of other projects call their first row "baseline".
+    "commit": _matching(
+        "[0-9A-Za-z][0-9A-Za-z._-]{0,63}", "a commit's hash or name: at most 64 letters, digits, dots, dashes"
+    ),
+    "sha256": _matching("[0-9a-f]{64}", "64 hex characters"),
+    "time": _matching(
+        r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z",
+        "a UTC time such as 2026-01-31T12:00:00.000Z",
+    ),
+    "metric": _matching("[A-Za-z_][0-9A-Za-z_./-]{0,63}", "a name of at most 64 letters, digits and _ . / -"),
+    "direction": _one_of(DIRECTIONS),
     "status": _one_of(STATUSES),
     "category": _one_of(CATEGORIES),
     "error kind": _one_of(ERROR_KINDS),
+    "event kind": _one_of(EVENT_KINDS),
+    "note kind": _one_of(NOTE_KINDS),
 }
 
-FIELDS = (
+CARD = (
     Field("schema", "integer", False, "version of this table"),
     Field("id", "id", False, "the card's name; for a card made by a run it is the run's id"),
     Field("run_id", "id", True, "the run that made the card; null when written by hand"),
@@ -121,6 +165,8 @@ FIELDS = (
     Field("platform.framework", "text", True, "what computes: cuda, rocm, mps or cpu"),
     Field("platform.torch", "text", True, "version of torch"),
     Field("platform.os", "text", True, "operating system and architecture"),
+    Field("metric", "metric", False, "what is measured; its value is the member of results of this name"),
+    Field("direction", "direction", False, "which values of the metric are better: min, the smaller; max, the larger"),
     Field("commit", "commit", True, "the commit the run started from"),
     Field("parent_commit", "commit", True, "the first parent of that commit"),
     Field("train_sha256", "sha256", True, "SHA-256 of train.py as it ran"),
@@ -131,9 +177,9 @@ FIELDS = (
     Field("config", "object", True, "every upper-case constant of train.py"),
     Field("config_diff", "difference", True, "{name: [old, new]} against the champion of that moment"),
     Field("results", "object", False, "what was measured; null is unknown"),
-    Field("results.val_bpb", "number", True, "validation bits per byte, lower is better; null for a crash"),
+    Field("results.val_bpb", "number", True, "validation bits per byte; null for a crash"),
     Field("results.val_bpb_stderr", "number", True, "standard error of val_bpb over the evaluation's text"),
-    Field("results.delta", "number", True, "val_bpb minus the champion's, negative is better"),
+    Field("results.delta", "number", True, "the metric minus the champion's of that moment"),
     Field("results.delta_stderr", "number", True, "standard error of delta"),
     Field("results.peak_vram_mb", "number", True, "peak memory, MiB"),
     Field("results.training_seconds", "number", True, "training time under the budget, seconds"),
@@ -166,12 +212,54 @@ FIELDS = (
     Field("error.summary", "text", False, "the failure in one line"),
     Field("error.tail", "texts", False, "the last lines of the traceback or the log"),
     Field("artifacts", "object", True, "files the run left, by name, relative to its run folder"),
+    Field("source", "object", True, "where an imported card came from: file, line, columns, cells"),
+    Field("quarantined", "text", True, "why the run is suspect; it takes no part in verdicts until it is confirmed"),
+    Field("confirmed", "true", True, "true once somebody stood up for it (a confirm event)"),
+    Field("status_before", "status", True, "what the status was before a retraction"),
+    Field("retraction_reason", "text", True, "why it was retracted (a retract event)"),
 )
 
-# The table in the form that validation walks: (field, parent object or "", key, type).
-_ROWS = tuple((field, *field.name.rpartition(".")[::2], TYPES[field.type]) for field in FIELDS)
-_TOP_LEVEL = tuple(field for field, parent, _, _ in _ROWS if not parent)
-RESULT_NAMES = tuple(key for _, parent, key, _ in _ROWS if parent == "results")
+EVENT = (
+    Field("schema", "integer", False, "version of this table"),
+    Field("id", "id", False, "the event's name"),
+    Field("card", "id", False, "the card it is about"),
+    Field("kind", "event kind", False, "what it says"),
+    Field("timestamp", "time", False, "when it was said, UTC; events are folded in the order of (timestamp, id)"),
+    Field("fields", "object", False, "the fields of the card that it changes; see the kinds"),
+)
+
+NOTE = (
+    Field("schema", "integer", False, "version of this table"),
+    Field("id", "id", False, "the note's name"),
+    Field("timestamp", "time", False, "when it was written, UTC"),
+    Field("kind", "note kind", False, "an insight, an open question, a memory, or the answer to a question"),
+    Field("text", "text", False, "what it says"),
+    Field("evidence", "texts", False, "ids of the cards it rests on"),
+    Field("answers", "id", True, "the question that an answer answers"),
+    Field("session", "text", True, "the series of experiments it belongs to"),
+    Field("agent", "text", True, "who wrote it"),
+)
+
+
+class _Row(NamedTuple):
+    """A field in the form that validation walks: its parent object ("" for the record itself) and its key in it."""
+
+    field: Field
+    parent: str
+    key: str
+    type: Type
+
+
+def _rows(table: tuple[Field, ...]) -> tuple[_Row, ...]:
+    splits = ((field, field.name.rpartition(".")) for field in table)
+    return tuple(_Row(field, parent, key, TYPES[field.type]) for field, (parent, _, key) in splits)
+
+
+_CARD_ROWS, _EVENT_ROWS, _NOTE_ROWS = _rows(CARD), _rows(EVENT), _rows(NOTE)
+_EMPTY_CARD: Card = {row.key: None for row in _CARD_ROWS if not row.parent}
+_EMPTY_CARD |= {"schema": SCHEMA, "metric": "val_bpb", "direction": "min"}
+RESULT_NAMES = tuple(row.key for row in _CARD_ROWS if row.parent == "results")
+_EMPTY_RESULTS = dict.fromkeys(RESULT_NAMES)
 
 
 def complete(values: Card) -> Card:
@@ -179,46 +267,98 @@ def complete(values: Card) -> Card:
 
     Nothing is checked: see `validate_card`.
     """
-    card: Card = {field.name: [] if field.type == "texts" else None for field in _TOP_LEVEL}
-    card |= {"schema": SCHEMA, "results": {}} | values
+    card: Card = _EMPTY_CARD | {"tags": [], "prior_knowledge_used": [], "results": {}} | values
     if isinstance(card["results"], dict):
-        card["results"] = dict.fromkeys(RESULT_NAMES) | card["results"]
+        card["results"] = _EMPTY_RESULTS | card["results"]
     return card
 
 
 def validate_card(card: Card) -> None:
     """Raise CardError naming the field, the value and what is allowed. Unknown keys are accepted."""
-    if not isinstance(card, dict):
-        raise CardError(f"a card must be an object, not {_shown(card)}")
-    _refuse_non_finite(card, "")
-    for field, parent, key, type_ in _ROWS:
-        holder = card.get(parent) if parent else card
+    _validate("card", card, _CARD_ROWS)
+    if reason := contradiction(card):
+        raise CardError(reason)
+
+
+def contradiction(card: Card) -> str | None:
+    """Why status and result contradict each other, None when they do not. The card is valid in all else."""
+    metric, status = card["metric"], card["status"]
+    value = card["results"].get(metric)
+    if not (value is None or _is_number(value)):
+        return f"card field results.{metric}: {_shown(value)} is not allowed; it must be a number or null"
+    if status == "crash" and value is not None:
+        return f"card field results.{metric}: {value} is not allowed; a crash has no result, it must be null"
+    if status in ("keep", "revert") and value is None:
+        return f"card field results.{metric}: null is not allowed; a card with status {status} needs a result"
+    return None
+
+
+def validate_event(event: Card) -> None:
+    """Raise CardError where this is not an event that can be laid over a card."""
+    _validate("event", event, _EVENT_ROWS)
+    kind, fields = event["kind"], event["fields"]
+    if strange := [name for name in fields if name not in EVENT_FIELDS[kind]]:
+        raise CardError(f"an event of kind {kind} cannot change {strange[0]!r}")
+    for row in _CARD_ROWS:
+        holder = fields if not row.parent else fields.get(row.parent)
+        if isinstance(holder, dict) and row.key in holder:
+            _check("event", row._replace(field=row.field._replace(name=f"fields.{row.field.name}")), holder[row.key])
+    if kind == "decide" and fields.get("status") not in DECISIONS:
+        allowed = ", ".join(DECISIONS)
+        raise CardError(
+            f"event field fields.status: {_shown(fields.get('status'))} is not allowed; it must be one of {allowed}"
+        )
+    if not isinstance(fields.get("reason", ""), str):
+        raise CardError(f"event field fields.reason: {_shown(fields['reason'])} is not allowed; it must be text")
+
+
+def validate_note(note: Card) -> None:
+    """Raise CardError naming the field, the value and what is allowed. Unknown keys are accepted."""
+    _validate("note", note, _NOTE_ROWS)
+    if not note["text"].strip():
+        raise CardError("note field text: a note must say something")
+    if (note["kind"] == "answer") != (note.get("answers") is not None):
+        raise CardError("note field answers: an answer, and only an answer, names the question it answers")
+
+
+def json_schema(kind: str) -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of a card as it is in its file, an event or a note; what docs/ publishes."""
+    table = {"card": CARD, "event": EVENT, "note": NOTE}[kind]
+    schema: dict[str, Any] = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": kind,
+        "type": "object",
+        "required": [field.name for field in table if not field.nullable and "." not in field.name],
+        "properties": {},
+    }
+    for field in table:
+        parent, _, key = field.name.rpartition(".")
+        holder = schema["properties"][parent] if parent else schema
+        holder = next((item for item in holder.get("anyOf", ()) if item.get("type") == "object"), holder)
+        type_ = TYPES[field.type].schema
+        shape = {"anyOf": [{"type": "null"}, dict(type_)]} if field.nullable else dict(type_)
+        holder.setdefault("properties", {})[key] = {"description": field.meaning} | shape
+        if parent and not field.nullable:
+            holder.setdefault("required", []).append(key)
+    return schema
+
+
+def _validate(what: str, record: Any, rows: tuple[_Row, ...]) -> None:
+    """Raise CardError where a field of the record is not what its row allows."""
+    if not isinstance(record, dict):
+        raise CardError(f"a {what} must be an object, not {_shown(record)}")
+    for row in rows:
+        holder = record.get(row.parent) if row.parent else record
         if not isinstance(holder, dict):
             continue  # a null parent; a parent of the wrong type was refused at its own row
-        value = holder.get(key)
-        if not (field.nullable if value is None else type_.accepts(value)):
-            raise CardError(
-                f"card field {field.name}: {_shown(value)} is not allowed; "
-                f"it must be {type_.words}{' or null' if field.nullable else ''}"
-            )
-    bpb, status = card["results"].get("val_bpb"), card["status"]
-    if status == "crash" and bpb is not None:
-        raise CardError(f"card field results.val_bpb: {bpb} is not allowed; a crash has no result, it must be null")
-    if status in ("keep", "revert") and bpb is None:
-        raise CardError(f"card field results.val_bpb: null is not allowed; a card with status {status} needs a result")
+        _check(what, row, holder.get(row.key))
 
 
-def _refuse_non_finite(value: Any, place: str) -> None:
-    """Raise CardError where `value` holds NaN or infinity, at any depth: JSON has no such numbers."""
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise CardError(f"card field {place}: {value} is not a finite number; an unknown value is null")
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            _refuse_non_finite(item, f"{place}.{key}" if place else str(key))
-    elif isinstance(value, (list, tuple)):
-        for index, item in enumerate(value):
-            _refuse_non_finite(item, f"{place}[{index}]")
+def _check(what: str, row: _Row, value: Any) -> None:
+    """Raise CardError where the value is not what its row allows."""
+    if not (row.field.nullable if value is None else row.type.accepts(value)):
+        allowed = f"{row.type.words}{' or null' if row.field.nullable else ''}"
+        raise CardError(f"{what} field {row.field.name}: {_shown(value)} is not allowed; it must be {allowed}")
 
 
 def _shown(value: Any) -> str:

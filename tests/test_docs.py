@@ -53,6 +53,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory, url: str):
     (clone / "notes").mkdir()
     for path in SOURCES:
         shutil.copy(path, clone / "notes")
+    (clone / "results.tsv").write_text("commit\tval_bpb\tstatus\tdescription\nabc1234\t0.99\tkeep\tbaseline\n")
     (folder / "bin").mkdir()
     shim = folder / "bin" / "uv"
     shim.write_text(f'#!/bin/sh\nshift\nexec "{sys.executable}" "$@"\n')
@@ -80,13 +81,13 @@ def shell(tmp_path_factory: pytest.TempPathFactory, url: str):
 
 
 def test_the_loop_that_agents_are_told_to_run(shell) -> None:
-    brief, commit, train, tail, reset, show, *_ = commands(AGENTS)
+    brief, brief_for_idea, commit, train, tail, reset, show, *learnt = commands(AGENTS)
     assert (commit, train, tail) == (
         'git commit train.py -m "..."',
         "uv run train.py > run.log 2>&1",
         "tail -n 15 run.log",
     )
-    assert shell(brief).returncode == 0
+    assert shell(brief).returncode == shell(brief_for_idea).returncode == 0
     shell("echo '# an idea' >> train.py")
     for command in (commit, train):
         result = shell(command)
@@ -96,10 +97,12 @@ def test_the_loop_that_agents_are_told_to_run(shell) -> None:
     assert "first result of its track: the baseline" in shell(show).stdout
     assert shell(reset).returncode == 0
     assert "first result of its track: the baseline" in shell(show).stdout
+    assert [shell(command).returncode for command in learnt] == [0, 0]
+    assert "lesson        | what it teaches" in shell(show).stdout
 
 
 def test_every_other_command(shell) -> None:
-    lines = [line for line in dict.fromkeys([*commands(README), commands(AGENTS)[-1]]) if line != "uv run pytest"]
+    lines = [line for line in dict.fromkeys(commands(README)) if line != "uv run pytest"]
     assert len(lines) >= 10
     for line in lines:
         result = shell(line)
@@ -108,6 +111,12 @@ def test_every_other_command(shell) -> None:
             assert result.stderr.splitlines()[-1].startswith("error: cannot download http://127.0.0.1")
         else:
             assert result.returncode == 0, (line, result.stderr)
+
+
+def test_the_readme_lists_the_commands_as_the_help_does(shell) -> None:
+    listed = re.search(r"<!-- commons.py --help -->\n```\n(.*?)```\n<!-- end -->", README, re.DOTALL)
+    assert listed is not None
+    assert listed[1] == shell("uv run commons.py --help").stdout
 
 
 def test_every_setting_is_in_the_readme() -> None:

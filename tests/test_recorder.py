@@ -59,6 +59,8 @@ class Checkout:
             "GIT_CEILING_DIRECTORIES": str(folder.parent),
             "GIT_CONFIG_GLOBAL": "/dev/null",
             "GIT_CONFIG_SYSTEM": "/dev/null",
+            # Under a limit on the size of files Python 3.11 writes half a .pyc and does not notice.
+            "PYTHONDONTWRITEBYTECODE": "1",
         }  # fmt: skip
 
     def start(self, body, head=HEAD, **environment):
@@ -141,7 +143,7 @@ def test_runs_are_compared_with_the_champion_of_their_track(checkout):
     for bpb, depth in ((1.5, 8), (1.4, 10), (1.401, 12), (1.6, 14)):
         code, _, errors = checkout.run(f'run.update(config={{"DEPTH": {depth}}}); run.finish({{"val_bpb": {bpb}}})')
         assert (code, errors) == (0, "")
-    cards = checkout.cards()
+    cards = checkout.cards()[::-1]
     assert [card["status"] for card in cards] == ["keep", "keep", "inconclusive", "revert"]
     assert [card["config_diff"] for card in cards] == [{}, {"DEPTH": [8, 10]}, {"DEPTH": [10, 12]}, {"DEPTH": [10, 14]}]
     assert [card["decision"]["champion"] for card in cards] == [None, cards[0]["id"], cards[1]["id"], cards[1]["id"]]
@@ -389,7 +391,7 @@ def test_a_card_that_cannot_be_written_leaves_the_results(checkout):
     (folder,) = (checkout.folder / "runs").iterdir()
     assert (code, errors) == (
         2,
-        f"warning: this run is compared with nothing: cannot read {blocked}/commons/events: Not a directory\n"
+        f"warning: this run is compared with nothing: cannot read {blocked}/commons/notes: Not a directory\n"
         f"error: cannot write {blocked}/commons/cards/{folder.name}.json: Not a directory; free space there or make "
         f"the folder writable; the results are safe in {folder}/summary.json\n",
     )
@@ -508,7 +510,7 @@ def test_an_uncommitted_edit_is_said_and_kept(checkout):
     checkout.git("commit", "-qm", "two files")
     (checkout.folder / "other.py").write_text("x = 2\n")
     assert checkout.run("# an edit" + FINISH) == (0, "", "")
-    assert checkout.cards()[-1]["hypothesis"] == "two files"
+    assert checkout.cards()[0]["hypothesis"] == "two files"
 
 
 @pytest.mark.parametrize("state", ["no git", "no repository", "no commit"])

@@ -1,4 +1,4 @@
-"""The vocabulary, and what validation says of a card."""
+"""The vocabulary, and what validation says of a card, an event and a note."""
 
 import math
 
@@ -7,9 +7,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.errors import CardError
-from lab.schema import CATEGORIES, FIELDS, STATUS_ALIASES, STATUSES, TYPES, complete, validate_card
+from lab.schema import (
+    CARD,
+    CATEGORIES,
+    EVENT,
+    EVENT_FIELDS,
+    NOTE,
+    STATUS_ALIASES,
+    STATUSES,
+    TYPES,
+    complete,
+    validate_card,
+    validate_event,
+    validate_note,
+)
 
 BASE = {"id": "0123456789ab", "timestamp": "2026-01-31T12:00:00.000Z", "status": "keep", "results": {"val_bpb": 0.99}}
+EVENT_BASE = {
+    "schema": 2, "id": "e" * 12, "card": "c" * 12, "kind": "annotate", "timestamp": BASE["timestamp"], "fields": {},
+}  # fmt: skip
+NOTE_BASE = {
+    "schema": 2, "id": "e" * 12, "timestamp": BASE["timestamp"], "kind": "insight", "text": "wider is better",
+    "evidence": [], "answers": None, "session": None, "agent": None,
+}  # fmt: skip
 
 
 def card(**values):
@@ -17,30 +37,36 @@ def card(**values):
     return complete(BASE | values)
 
 
-def refusal(values):
-    """The message with which a card is refused."""
+def refusal(values, validate=validate_card):
+    """The message with which a record is refused."""
     with pytest.raises(CardError) as refused:
-        validate_card(values)
+        validate(values)
     return str(refused.value)
 
 
 def test_complete_card_is_valid_and_follows_the_table():
     whole = card(from_the_future={"x": 1})
     validate_card(whole)
-    assert [*whole][:-1] == [field.name for field in FIELDS if "." not in field.name]
+    assert [*whole][:-1] == [field.name for field in CARD if "." not in field.name]
     assert [*whole][-1] == "from_the_future"
     assert whole["results"]["delta"] is None and whole["tags"] == [] and whole["hypothesis"] is None
+    assert (whole["metric"], whole["direction"], whole["confirmed"]) == ("val_bpb", "min", None)
 
 
-def test_the_table_is_sound():
-    names = [field.name for field in FIELDS]
+@pytest.mark.parametrize("table", [CARD, EVENT, NOTE])
+def test_a_table_is_sound(table):
+    names = [field.name for field in table]
     assert len(names) == len(set(names))
-    for position, field in enumerate(FIELDS):
+    for position, field in enumerate(table):
         assert field.type in TYPES and field.meaning
         parent = field.name.rpartition(".")[0]
         assert not parent or parent in names[:position], f"{field.name} stands before its parent"
+
+
+def test_the_vocabulary_is_sound():
     assert set(STATUS_ALIASES.values()) <= set(STATUSES) and not set(STATUS_ALIASES) & set(STATUSES)
     assert len(CATEGORIES) == 14
+    assert {name for names in EVENT_FIELDS.values() for name in names} <= {field.name for field in CARD} | {"reason"}
 
 
 STATUS_WORDS = "it must be one of keep, revert, inconclusive, crash, retracted"
@@ -59,8 +85,8 @@ REFUSALS = [
     (card(results={"val_bpb": "low"}),
      "card field results.val_bpb: 'low' is not allowed; it must be a finite number or null"),
     (card(platform="cpu"), "card field platform: 'cpu' is not allowed; it must be an object or null"),
-    (card(commit="HEAD"), "card field commit: 'HEAD' is not allowed; it must be 4 to 64 hex characters "
-                          "(what `git rev-parse HEAD` prints) or null"),
+    (card(commit="--HEAD"), "card field commit: '--HEAD' is not allowed; it must be a commit's hash or name: at most "
+                            "64 letters, digits, dots, dashes or null"),
     (card(timestamp="yesterday"), "card field timestamp: 'yesterday' is not allowed; it must be a UTC time such as "
                                   "2026-01-31T12:00:00.000Z"),
     (card(config_diff={"DEPTH": 8}), "card field config_diff: {'DEPTH': 8} is not allowed; it must be an object of "
@@ -73,9 +99,22 @@ REFUSALS = [
     (card(status="crash"), "card field results.val_bpb: 0.99 is not allowed; a crash has no result, it must be null"),
     (card(results={}), "card field results.val_bpb: null is not allowed; a card with status keep needs a result"),
     (card(results={"val_bpb": 1.0, "delta": math.nan}),
-     "card field results.delta: nan is not a finite number; an unknown value is null"),
-    (card(extra={"deep": [0, [-math.inf]]}),
-     "card field extra.deep[1][0]: -inf is not a finite number; an unknown value is null"),
+     "card field results.delta: nan is not allowed; it must be a finite number or null"),
+    (card(seed=math.inf), "card field seed: inf is not allowed; it must be a whole number or null"),
+    (card(metric="val acc"), "card field metric: 'val acc' is not allowed; it must be a name of at most 64 letters, "
+                             "digits and _ . / -"),
+    (card(metric=None), "card field metric: null is not allowed; it must be a name of at most 64 letters, digits and "
+                        "_ . / -"),
+    (card(direction="up"), "card field direction: 'up' is not allowed; it must be one of min, max"),
+    (card(confirmed=1), "card field confirmed: 1 is not allowed; it must be true or null"),
+    (card(metric="sharpe"),
+     "card field results.sharpe: null is not allowed; a card with status keep needs a result"),
+    (card(metric="sharpe", results={"sharpe": "high"}),
+     "card field results.sharpe: 'high' is not allowed; it must be a number or null"),
+    (card(metric="sharpe", results={"sharpe": math.nan}),
+     "card field results.sharpe: nan is not allowed; it must be a number or null"),
+    (card(metric="sharpe", status="crash", results={"sharpe": 0.0}),
+     "card field results.sharpe: 0.0 is not allowed; a crash has no result, it must be null"),
     (card(hypothesis=["x" * 200]),
      "card field hypothesis: ['" + "x" * 75 + "... is not allowed; it must be text or null"),
     ([], "a card must be an object, not []"),
@@ -104,13 +143,80 @@ def test_every_status_can_be_valid(status):
     validate_card(card(status=status, results={"val_bpb": None if status == "crash" else 1.0}))
 
 
-@given(st.recursive(st.sampled_from([math.nan, math.inf, -math.inf]), lambda inner: st.lists(inner, min_size=1)
-                    | st.dictionaries(st.text(), inner, min_size=1), max_leaves=4))  # fmt: skip
-def test_no_hiding_place_for_a_number_that_is_not_finite(value):
-    assert "is not a finite number; an unknown value is null" in refusal(card(anything=value))
+def test_another_metric_and_direction():
+    validate_card(card(metric="val/sharpe", direction="max", results={"val/sharpe": 1.5}))
+    validate_card(card(metric="sharpe", direction="max", results={"sharpe": -1.5, "val_bpb": None}))
 
 
-NAMES = st.sampled_from([field.name for field in FIELDS if "." not in field.name])
+@pytest.mark.parametrize(("commit", "allowed"), [
+    ("baseline", True), ("3f2a91c", True), ("f" * 64, True), ("f" * 65, False), ("", False), ("a b", False),
+    ("../x", False), ("-x", False), (None, True),
+])  # fmt: skip
+def test_commits(commit, allowed):
+    if allowed:
+        validate_card(card(commit=commit))
+    else:
+        assert refusal(card(commit=commit)).startswith("card field commit: ")
+
+
+def test_a_number_that_no_other_reader_could_hold():
+    said = refusal(card(results={"val_bpb": 10**400}))
+    assert said.endswith("is not allowed; it must be a finite number or null")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"card": None}, "event field card: null is not allowed; it must be 12 to 64 hex characters"),
+        ({"timestamp": "2026"}, "event field timestamp: '2026' is not allowed; it must be a UTC time such as "
+                                "2026-01-31T12:00:00.000Z"),
+        ({"kind": "applaud"}, "event field kind: 'applaud' is not allowed; it must be one of annotate, decide, "
+                              "retract, confirm"),
+        ({"fields": []}, "event field fields: [] is not allowed; it must be an object"),
+        ({"fields": {"results": 1}}, "event field fields.results: 1 is not allowed; it must be an object"),
+        ({"fields": {"results": None}}, "event field fields.results: null is not allowed; it must be an object"),
+        ({"fields": {"config": {}}}, "an event of kind annotate cannot change 'config'"),
+        ({"kind": "decide", "fields": {"lesson": "x"}}, "an event of kind decide cannot change 'lesson'"),
+        ({"kind": "retract", "fields": {"reason": 1}},
+         "event field fields.reason: 1 is not allowed; it must be text"),
+    ],
+)  # fmt: skip
+def test_refusal_of_an_event(change, message):
+    validate_event(EVENT_BASE)
+    assert refusal(EVENT_BASE | change, validate_event) == message
+
+
+@pytest.mark.parametrize("fields", [{}, {"status": None}, {"status": "superb"}, {"status": "retracted"}])
+def test_a_decision_says_what(fields):
+    assert refusal(EVENT_BASE | {"kind": "decide", "fields": fields}, validate_event).startswith(
+        "event field fields.status: "
+    )
+
+
+ANSWERS = "note field answers: an answer, and only an answer, names the question it answers"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "rumour"},
+         "note field kind: 'rumour' is not allowed; it must be one of insight, question, memory, answer"),
+        ({"text": None}, "note field text: null is not allowed; it must be text"),
+        ({"text": " \n"}, "note field text: a note must say something"),
+        ({"evidence": "a"}, "note field evidence: 'a' is not allowed; it must be a list of texts"),
+        ({"kind": "answer"}, ANSWERS),
+        ({"kind": "question", "answers": "b" * 12}, ANSWERS),
+    ],
+)  # fmt: skip
+def test_refusal_of_a_note(change, message):
+    assert refusal(NOTE_BASE | change, validate_note) == message
+
+
+def test_a_note_may_leave_out_what_is_null():
+    validate_note({name: value for name, value in NOTE_BASE.items() if value is not None})
+
+
+NAMES = st.sampled_from([field.name for field in CARD if "." not in field.name])
 VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.integers())
 
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.errors import StoreError
-from lab.store import dump_json, knowledge_dir, read_json, replace, runs_dir, write_new
+from lab.store import dump_json, knowledge_dir, read_json, replace, runs_dir, write_many, write_new
 
 ROOT = Path(__file__).parent.parent
 JSON = st.recursive(
@@ -52,11 +52,46 @@ def test_text_that_is_not_unicode_survives(text):
     assert json.loads(dump_json({"argv": text}))["argv"] == text
 
 
-@pytest.mark.parametrize("number", [float("nan"), float("inf")])
-def test_a_number_that_is_not_finite_is_not_written(tmp_path, number):
-    with pytest.raises(ValueError, match="Out of range float values are not JSON compliant"):
-        write_new(tmp_path / "card.json", {"x": number})
+NOT_FINITE = st.recursive(
+    st.sampled_from([float("nan"), float("inf"), float("-inf")]),
+    lambda inner: st.lists(inner, min_size=1) | st.dictionaries(st.text(), inner, min_size=1),
+    max_leaves=4,
+)
+
+
+@given(NOT_FINITE)
+def test_no_hiding_place_for_a_number_that_is_not_finite(value):
+    with pytest.raises(StoreError, match=r"is not a finite number; an unknown value is null$"):
+        dump_json({"anything": value})
+
+
+@pytest.mark.parametrize(
+    ("value", "place"),
+    [
+        ({"x": float("nan")}, "x: nan"),
+        ({"x": {"y": float("inf")}}, "x.y: inf"),
+        ({"extra": {"deep": [0, [float("-inf")]]}}, "extra.deep[1][0]: -inf"),
+    ],
+)
+def test_a_number_that_is_not_finite_is_not_written(tmp_path, value, place):
+    for write in (write_new, replace):
+        with pytest.raises(StoreError) as refused:
+            write(tmp_path / "card.json", value)
+        assert str(refused.value) == f"{place} is not a finite number; an unknown value is null"
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "place"), [('{"a": [NaN]}', "a[0]: nan"), ('{"b": -Infinity}', "b: -inf"), ('{"c": 1e400}', "c: inf")]
+)
+def test_a_number_that_is_not_finite_is_not_read(tmp_path, text, place):
+    path = tmp_path / "card.json"
+    path.write_text(text)
+    with pytest.raises(StoreError) as refused:
+        read_json(path)
+    assert str(refused.value) == f"{path}: {place} is not a finite number; `commons.py doctor` sets it right"
+    path.write_text('{"text": "NaN, Infinity and 1e400 are words here", "small": 1e-400, "large": 1E+300}')
+    assert read_json(path)["large"] == 1e300
 
 
 def test_write_new_is_exclusive_and_replace_is_not(tmp_path):
@@ -169,9 +204,7 @@ def test_a_damaged_file_is_named_with_the_remedy(tmp_path, content, reason):
     path.write_bytes(content)
     with pytest.raises(StoreError) as refused:
         read_json(path)
-    assert str(refused.value) == (
-        f"{path} {reason}; restore it (`git checkout -- FILE` if it was committed) or move it out of the folder"
-    )
+    assert str(refused.value) == f"{path} {reason}; `commons.py doctor` sets it right"
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -229,3 +262,29 @@ def test_settings_move_the_folders(repository, tmp_path, monkeypatch):
     monkeypatch.setenv("AUTORESEARCH_RUNS_DIR", str(tmp_path / "scratch"))
     assert knowledge_dir(repository) == tmp_path / "shared"
     assert runs_dir(repository) == tmp_path / "scratch"
+
+
+def test_write_many_leaves_what_is_there_and_no_temporaries(tmp_path):
+    (tmp_path / "a").write_bytes(b"old")
+    assert write_many(tmp_path, [("a", b"1"), ("b", b"2"), ("b", b"3")]) == [False, True, False]
+    assert sorted(os.listdir(tmp_path)) == ["a", "b"]
+    assert ((tmp_path / "a").read_bytes(), (tmp_path / "b").read_bytes()) == (b"old", b"2")
+
+
+def test_write_many_of_more_than_one_batch(tmp_path):
+    files = [(str(number), b"%d" % number) for number in range(4001)]
+    assert write_many(tmp_path / "new", files) == [True] * 4001
+    assert {path.name: path.read_bytes() for path in (tmp_path / "new").iterdir()} == dict(files)
+
+
+def test_write_many_of_nothing_makes_no_folder(tmp_path):
+    assert write_many(tmp_path / "new", []) == []
+    assert not (tmp_path / "new").exists()
+
+
+def test_write_many_where_nothing_can_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError) as raised:
+        write_many(tmp_path / "file" / "cards", [("a", b"1")])
+    reason = "Not a directory; free space there or make it writable"
+    assert str(raised.value) == f"cannot write in {tmp_path / 'file' / 'cards'}: {reason}"

@@ -1,0 +1,133 @@
+"""Write what the documents say about the code from the code: parts of docs/protocol.md and docs/schemas/*.json.
+
+    uv run python -m docs.generate
+
+A generated part of protocol.md stands between `<!-- begin NAME -->` and `<!-- end NAME -->`, NAME a key of `PARTS`.
+tests/test_protocol.py fails when a file is not what this would write. Not covered: the text around the parts.
+"""
+
+import inspect
+import re
+import sqlite3
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+from commons import LIBRARY
+from lab.mirror import TABLES
+from lab.schema import (
+    CARD,
+    CATEGORIES,
+    DIRECTIONS,
+    ERROR_KINDS,
+    EVENT,
+    EVENT_FIELDS,
+    NOTE,
+    NOTE_KINDS,
+    STATUS_ALIASES,
+    STATUSES,
+    TYPES,
+    Field,
+    json_schema,
+)
+from lab.settings import _ALLOWED, Settings
+from lab.store import dump_json
+
+DOCS = Path(__file__).resolve().parent
+
+
+def documents() -> dict[Path, str]:
+    """Every generated file and what it should hold. KeyError when a part in protocol.md has no function here."""
+    protocol = DOCS / "protocol.md"
+    text = re.sub(
+        r"(?s)(<!-- begin ([a-z-]+) -->\n).*?(<!-- end \2 -->)",
+        lambda match: match[1] + PARTS[match[2]]() + "\n" + match[3],
+        protocol.read_text(encoding="utf-8"),
+    )
+    schemas = {kind: dump_json(json_schema(kind)).decode() for kind in ("card", "event", "note")}
+    return {protocol: text} | {DOCS / "schemas" / f"{kind}.json": content for kind, content in schemas.items()}
+
+
+def fields(table: tuple[Field, ...]) -> str:
+    """The fields of a record as a table of Markdown."""
+    rows = [
+        f"| `{field.name}` | {TYPES[field.type].words}{' or null' if field.nullable else ''} | {field.meaning} |"
+        for field in table
+    ]
+    return "\n".join(["| field | value | meaning |", "|---|---|---|", *rows])
+
+
+def vocabulary() -> str:
+    """The closed lists."""
+    lists = {
+        "statuses": STATUSES,
+        "statuses accepted as input": tuple(f"{alias} (means {name})" for alias, name in STATUS_ALIASES.items()),
+        "directions": DIRECTIONS,
+        "categories": CATEGORIES,
+        "kinds of error": ERROR_KINDS,
+        "kinds of note": NOTE_KINDS,
+    }
+    return "\n".join(f"- {name}: {', '.join(values)}" for name, values in lists.items())
+
+
+def events() -> str:
+    """What each kind of event may carry."""
+    rows = [f"| `{kind}` | {', '.join(f'`{name}`' for name in names)} |" for kind, names in EVENT_FIELDS.items()]
+    return "\n".join(["| kind | members of `fields` |", "|---|---|", *rows])
+
+
+def tables() -> str:
+    """The tables of the index with their columns."""
+    db = sqlite3.connect(":memory:")
+    db.executescript(TABLES)
+    names = re.findall(r"CREATE (?:VIRTUAL )?TABLE (\w+)", TABLES)
+    columns = {name: [row[1] for row in db.execute(f"PRAGMA table_info({name})")] for name in names}
+    db.close()
+    return "\n".join(f"- `{name}`: {', '.join(f'`{column}`' for column in columns[name])}" for name in names)
+
+
+def settings() -> str:
+    """The settings of `[tool.autoresearch]` and their defaults."""
+    rows = [
+        f"| `{name}` | {_ALLOWED[name][1]} | {_shown(default)} |" for name, default in Settings._field_defaults.items()
+    ]
+    return "\n".join(["| setting | value | default |", "|---|---|---|", *rows])
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "not set"
+    return f"`{list(value) if isinstance(value, tuple) else value}`".replace("'", '"')
+
+
+def library() -> str:
+    """The functions that commons.py exports, with their parameters and the first line of their docstrings."""
+    lines = []
+    for module, names in LIBRARY.items():
+        for name in names:
+            function = getattr(import_module(module), name)
+            # Without annotations: how Python prints them differs between its versions.
+            found = inspect.signature(function)
+            plain = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in found.parameters.values()]
+            signature = found.replace(parameters=plain, return_annotation=inspect.Signature.empty)
+            first = (inspect.getdoc(function) or "").partition("\n\n")[0].replace("\n", " ")
+            lines.append(f"- `{name}{signature}` {first}")
+    return "\n".join(lines)
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "card": lambda: fields(CARD),
+    "event": lambda: fields(EVENT),
+    "note": lambda: fields(NOTE),
+    "vocabulary": vocabulary,
+    "event-kinds": events,
+    "tables": tables,
+    "settings": settings,
+    "library": library,
+}
+
+
+if __name__ == "__main__":
+    for path, content in documents().items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(content, encoding="utf-8")

@@ -1,0 +1,362 @@
+"""What the commons knows, asked of the index: the champion of a track, coverage, near misses, dead ends, findings.
+
+    with Index(knowledge) as index:
+        track = main_track(index)
+        champion(index, track), coverage(index, track), dead_ends(index, track)
+
+Every function answers from an open `Index` with rows of its tables (docs/protocol.md). Only comparable runs are
+compared: a champion, a difference and a coverage belong to one track. Retracted and quarantined runs take no part.
+Not covered: how it is told (`lab/brief.py`).
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from lab.errors import CardError, SettingError, StoreError
+from lab.index import Index
+from lab.schema import CATEGORIES
+from lab.stats import Noise, better, noise
+from lab.store import read_json
+
+Row = dict[str, Any]
+
+# What lists of runs show of each.
+SHOWN = (
+    "id, timestamp, status, track, metric, direction, result, delta, category, hypothesis, lesson, agent, session, "
+    "commit_id, probability, peak_vram_mb, error_kind, error_summary, quarantined, confirmed, edit_key, seed, preset"
+)
+VALID = "quarantined IS NULL AND result IS NOT NULL"
+RECENT_FOR_NOISE = 300
+CANDIDATES = 200  # the newest so many runs are looked at for near misses and dead ends
+NEAR_MISS_WHERE_NOISE_IS_UNKNOWN = 0.002
+LIKELY, CONFIRMED = 0.9, 0.99
+MIN_FRESH_REPEATS = 2
+TRACKS, RELATED = 20, 12
+SEARCH_WORDS = 100  # of a text; SQLite takes no more than 256
+
+
+def find_id(index: Index, name: str, table: str = "cards") -> str:
+    """The one id that starts with `name`, or the newest card's for "last". CardError when there is none, or several."""
+    if name == "last":
+        found = index.rows(f"SELECT id FROM {table} ORDER BY timestamp DESC, id DESC LIMIT 1")
+    else:
+        found = index.rows(f"SELECT id FROM {table} WHERE id >= ? AND id < ? LIMIT 99", name, name + "g")
+    what = table.removesuffix("s")
+    if not found or not name:
+        raise CardError(f"no {what} {name!r}; `commons.py history` lists the cards, `commons.py search` finds words")
+    if len(found) > 1:
+        raise CardError(f"{name!r} names {len(found)} {what}s; give more of the id, such as {found[0]['id']}")
+    return str(found[0]["id"])
+
+
+def main_track(index: Index, wanted: str | None = None) -> str | None:
+    """The track that is worked on: of the newest card that has one, or the one that `wanted` is, or is part of."""
+    if wanted is None:
+        newest = index.row("SELECT track FROM cards WHERE track IS NOT NULL ORDER BY timestamp DESC, id DESC LIMIT 1")
+        return str(newest["track"]) if newest else None
+    tracks = [row["track"] for row in tracks_of(index)]
+    found = [track for track in tracks if track == wanted] or [track for track in tracks if wanted in track]
+    if len(found) != 1:
+        listed = ", ".join(tracks) or "none yet"
+        raise SettingError(f"--track {wanted!r} is {'several' if found else 'none'} of the tracks: {listed}")
+    return str(found[0])
+
+
+def tracks_of(index: Index) -> list[Row]:
+    """Every track: name, runs, kept, crashes, direction, the one with most runs first."""
+    return index.rows(
+        "SELECT track, sum(runs) AS runs, sum((standing = 'keep') * runs) AS kept, "
+        "sum((standing = 'crash') * runs) AS crashes, direction "
+        "FROM counts WHERE track IS NOT NULL GROUP BY track ORDER BY sum(runs) DESC, track"
+    )
+
+
+def champion(index: Index, track: str | None) -> Row | None:
+    """The kept run with the best result of the track, None when there is none: an unknown track has no champion."""
+    best = None
+    for direction, order in (("min", "ASC"), ("max", "DESC")):
+        best = best or index.row(
+            f"SELECT {SHOWN} FROM cards WHERE track = ? AND status = 'keep' AND direction = ? AND {VALID} "
+            f"ORDER BY result {order}, timestamp, id LIMIT 1",
+            track, direction,
+        )  # fmt: skip
+    return best
+
+
+def track_noise(index: Index, track: str | None) -> Noise:
+    """The noise of a track, from its newest RECENT_FOR_NOISE runs."""
+    return noise(
+        index.rows(
+            f"SELECT result, delta, preset, edit_key FROM cards WHERE track = ? AND {VALID} "
+            "AND status != 'retracted' ORDER BY timestamp DESC LIMIT ?",
+            track, RECENT_FOR_NOISE,
+        )
+    )  # fmt: skip
+
+
+def coverage(index: Index, track: str | None = None) -> dict[str, Row]:
+    """{category: {count, kept, best_delta, best_bpb}} of a track, or of everything; categories never tried have 0."""
+    where, values = ("WHERE track = ? AND", [track]) if track else ("WHERE", [])
+    rows = index.rows(
+        "SELECT coalesce(category, 'other') AS name, sum(runs) AS count, sum((standing = 'keep') * runs) AS kept, "
+        "sum((standing = 'crash') * runs) AS crashed, "
+        "CASE max(direction) WHEN 'min' THEN min(delta) ELSE max(delta) END AS best_delta, "
+        "CASE max(direction) WHEN 'min' THEN min(result) ELSE max(result) END AS best_bpb "
+        f"FROM (SELECT *, {_best_of_group('delta')}, {_best_of_group('result')} FROM counts) "
+        f"{where} standing != 'retracted' GROUP BY 1",
+        *values,
+    )
+    empty = {"count": 0, "kept": 0, "crashed": 0, "best_delta": None, "best_bpb": None}
+    return {name: dict(empty) for name in CATEGORIES} | {row.pop("name"): row for row in rows}
+
+
+def _best_of_group(name: str) -> str:
+    """The best delta or result of the cards that a row of `counts` counts: the first or last entry of an index."""
+    columns = ("track", "category", "standing", "direction")
+    group = " AND ".join(f"cards.{column} IS counts.{column}" for column in columns)
+    valid = "standing != 'quarantined'"
+    low, high = (f"(SELECT {which}({name}) FROM cards WHERE {group} AND {valid})" for which in ("min", "max"))
+    return f"iif(direction = 'min', {low}, {high}) AS {name}"
+
+
+def tags(index: Index, track: str | None, limit: int = 20) -> list[Row]:
+    """The tags of a track, or of all: tag, count, kept; the one used most first."""
+    where, values = ("AND track = ?", [track]) if track else ("", [])
+    return index.rows(
+        "SELECT tag, sum(runs) AS count, sum((standing = 'keep') * runs) AS kept FROM tag_counts "
+        f"WHERE standing != 'retracted' {where} GROUP BY tag ORDER BY count DESC, tag LIMIT ?",
+        *values, limit,
+    )  # fmt: skip
+
+
+def tag_coverage(index: Index) -> dict[str, Row]:
+    """{tag: {count, kept, best_delta, best_bpb}} over all tracks, in the order of the tags."""
+    rows = index.rows(
+        "SELECT tag, count(*) AS count, sum(standing = 'keep') AS kept, "
+        f"{_best_valid('delta')} AS best_delta, {_best_valid('result')} AS best_bpb "
+        "FROM tags WHERE standing != 'retracted' GROUP BY tag ORDER BY tag"
+    )
+    return {row.pop("tag"): row for row in rows}
+
+
+def _best_valid(name: str) -> str:
+    """The best of a group of tags, suspect runs left out."""
+    valid = f"iif(standing != 'quarantined', {name}, NULL)"
+    return f"CASE max(direction) WHEN 'min' THEN min({valid}) ELSE max({valid}) END"
+
+
+def near_misses(index: Index, track: str | None, sd: float | None, limit: int = 10) -> list[Row]:
+    """Runs that were not kept though noise of this standard deviation could hide a gain, the closest first."""
+    margin = NEAR_MISS_WHERE_NOISE_IS_UNKNOWN if sd is None else sd * 2**0.5
+    rows = _not_kept(index, track)
+    close = [row for row in rows if row["delta"] is not None and _loss(row) <= margin]
+    return sorted(close, key=_loss)[:limit]
+
+
+def dead_ends(index: Index, track: str | None, sd: float | None, limit: int = 10) -> list[Row]:
+    """Runs that were worse by more than noise: of every category the worst of late, then the next of every category."""
+    worse = [row for row in _not_kept(index, track) if row["delta"] is not None and _loss(row) > 2 * (sd or 0.0)]
+    of_category: dict[str, int] = {}
+    ranked = []
+    for row in sorted(worse, key=_loss, reverse=True):
+        place = of_category[row["category"]] = of_category.get(row["category"], 0) + 1
+        ranked.append((place, row))
+    return [row for _, row in sorted(ranked, key=lambda pair: pair[0])][:limit]
+
+
+def _not_kept(index: Index, track: str | None) -> list[Row]:
+    return index.rows(
+        f"SELECT {SHOWN} FROM cards WHERE track = ? AND status IN ('revert', 'inconclusive') AND {VALID} "
+        "ORDER BY timestamp DESC LIMIT ?",
+        track, CANDIDATES,
+    )  # fmt: skip
+
+
+def _loss(row: Row) -> float:
+    """How much worse than the champion of its moment; negative is better."""
+    return float(row["delta"] if row["direction"] == "min" else -row["delta"])
+
+
+def findings(index: Index, track: str | None, sd: float | None, limit: int = 10) -> list[Row]:
+    """Kept changes with the probability that they help and `standing`, the largest gain first.
+
+    confirmed: repeats with other seeds say so, or a person does; likely: P >= 0.9; else unclear.
+    """
+    best = champion(index, track)
+    if sd is None or best is None:
+        return []
+    order = "ASC" if best["direction"] == "min" else "DESC"
+    rows = index.rows(
+        f"SELECT {SHOWN}, champion FROM cards WHERE track = ? AND status = 'keep' AND {VALID} AND delta IS NOT NULL "
+        f"ORDER BY delta {order} LIMIT ?",
+        track, limit,
+    )  # fmt: skip
+    return [row | _standing(index, row, sd) for row in rows]
+
+
+def _standing(index: Index, row: Row, sd: float) -> Row:
+    """The probability and the standing of one finding."""
+    probability = better(row["delta"], row["direction"], sd)
+    standing = "likely" if probability >= LIKELY else "unclear"
+    fresh = index.rows(
+        "SELECT result FROM cards WHERE track = ? AND edit_key = ? AND seed IS NOT ? AND id != ? "
+        f"AND status != 'retracted' AND {VALID}",
+        row["track"], row["edit_key"], row["seed"], row["id"],
+    )  # fmt: skip
+    if len(fresh) >= MIN_FRESH_REPEATS:
+        before = row["result"] - row["delta"]
+        mean = sum(repeat["result"] for repeat in fresh) / len(fresh)
+        probability = better(mean - before, row["direction"], sd, len(fresh))
+        standing = "confirmed" if probability >= CONFIRMED else "likely" if probability >= LIKELY else "unclear"
+    return {
+        "probability": probability,
+        "standing": "confirmed" if row["confirmed"] else standing,
+        "repeats": len(fresh),
+    }
+
+
+def history(index: Index, track: str | None = None, limit: int = 20) -> list[Row]:
+    """The newest runs, newest first, of a track or of all."""
+    where, values = ("WHERE track = ?", [track]) if track else ("", [])
+    return index.rows(f"SELECT {SHOWN} FROM cards {where} ORDER BY timestamp DESC, id DESC LIMIT ?", *values, limit)
+
+
+def suspects(index: Index, track: str | None, limit: int = 5) -> list[Row]:
+    """Runs that take no part in verdicts until somebody confirms them, newest first."""
+    return index.rows(
+        f"SELECT {SHOWN} FROM cards WHERE track = ? AND quarantined IS NOT NULL AND status != 'retracted' "
+        "ORDER BY timestamp DESC LIMIT ?",
+        track, limit,
+    )  # fmt: skip
+
+
+def open_questions(index: Index, limit: int = 10) -> list[Row]:
+    """Questions that no note answers, newest first."""
+    return index.rows(
+        "SELECT * FROM notes AS asked WHERE kind = 'question' "
+        "AND NOT EXISTS (SELECT 1 FROM notes WHERE answers = asked.id) ORDER BY timestamp DESC, id DESC LIMIT ?",
+        limit,
+    )
+
+
+def insights(index: Index, limit: int = 10) -> list[Row]:
+    """Insights and memories, newest first."""
+    return index.rows(
+        "SELECT * FROM notes WHERE kind IN ('insight', 'memory') ORDER BY timestamp DESC, id DESC LIMIT ?", limit
+    )
+
+
+def search(index: Index, text: str, limit: int = 20, every_word: bool = True) -> list[Row]:
+    """Cards and notes whose hypothesis, lesson or text has these words (in any form), the best match first."""
+    words = ["".join(char for char in word if char.isalnum() or char in "._") for word in text.split()[:SEARCH_WORDS]]
+    quoted = (" " if every_word else " OR ").join(f'"{word}"' for word in words if word)
+    if not quoted:
+        return []
+    found = index.rows("SELECT rowid FROM words WHERE words MATCH ? ORDER BY rank LIMIT ?", quoted, limit)
+    rows = []
+    for hit in found:
+        if hit["rowid"] > 0:
+            rows += index.rows(f"SELECT {SHOWN} FROM cards WHERE rowid = ?", hit["rowid"])
+        else:
+            rows += index.rows("SELECT * FROM notes WHERE rowid = ?", -hit["rowid"])
+    return rows
+
+
+def running(index: Index, runs: Path) -> list[Row]:
+    """Runs of this machine, in the folder `runs`, that have no card yet: id, phase, hypothesis, agent, session."""
+    try:
+        names = os.listdir(runs)
+    except OSError:
+        return []  # nothing has run here
+    found = []
+    for name in names:
+        if not (name.isascii() and name.isalnum()):
+            continue  # no run's folder: those are named by their ids
+        if index.row("SELECT 1 FROM cards WHERE id = ?", name) or not (runs / name / "start.json").exists():
+            continue
+        facts = read_json(runs / name / "start.json")
+        if _alive(facts.get("pid")):
+            found.append({key: facts.get(key) for key in ("phase", "hypothesis", "agent", "session")} | {"id": name})
+    return found
+
+
+def _alive(pid: Any) -> bool:
+    if type(pid) is not int or pid < 1:  # 0 and less would ask about groups of processes
+        return False
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True  # it is somebody else's
+    return True
+
+
+def queued(knowledge: Path) -> list[Row]:
+    """What waits in the queue or has been claimed: status and description. StoreError when the queue does not parse."""
+    path = knowledge / "queue.json"
+    items = read_json(path).get("items", []) if path.exists() else []
+    if not isinstance(items, list):
+        raise StoreError(f"{path}: its items are no list; put it right, or move it out of the folder")
+    shown = [
+        item for item in items if isinstance(item, dict) and item.get("status") in ("pending", "running", "claimed")
+    ]
+    return [
+        {"status": item["status"], "description": item.get("description") or item.get("hypothesis")} for item in shown
+    ]
+
+
+def gather(index: Index, track: str | None = None, idea: str | None = None) -> Row:
+    """Everything a brief tells, of one track (`main_track`): what an agent should know before it plans.
+
+    `idea` adds the cards and notes that share words with it.
+    """
+    track = main_track(index, track)
+    noise_now = track_noise(index, track)
+    counts = index.rows(
+        "SELECT standing, sum(runs) AS runs FROM counts GROUP BY standing ORDER BY sum(runs) DESC, standing"
+    )
+    known = {row["standing"]: row["runs"] for row in counts}
+    return {
+        "cards": sum(known.values()),
+        "status": known,
+        "track": track,
+        "tracks": [row | {"champion": champion(index, row["track"])} for row in tracks_of(index)[:TRACKS]],
+        "noise": noise_now._asdict(),
+        "champion": _champion_with_probability(index, track, noise_now.sd),
+        "first": _first(index, track),
+        "related": search(index, idea, RELATED, every_word=False) if idea else [],
+        "findings": findings(index, track, noise_now.sd, 12),
+        "dead_ends": dead_ends(index, track, noise_now.sd, 24),
+        "near_misses": near_misses(index, track, noise_now.sd, 8),
+        "coverage": coverage(index, track),
+        "questions": open_questions(index),
+        "insights": insights(index),
+        "suspects": suspects(index, track),
+        "crashes": _crashes(index, track),
+        "last": history(index, track, 10),
+    }
+
+
+def _champion_with_probability(index: Index, track: str | None, sd: float | None) -> Row | None:
+    """The champion with the probability that it beats the run it was compared with; null for a baseline."""
+    best = champion(index, track)
+    if best and best["probability"] is None and best["delta"] is not None and sd is not None:
+        best["probability"] = better(best["delta"], best["direction"], sd)
+    return best
+
+
+def _first(index: Index, track: str | None) -> Row | None:
+    """The first kept run of the track: its baseline."""
+    return index.row(
+        f"SELECT {SHOWN} FROM cards WHERE track = ? AND status = 'keep' AND {VALID} ORDER BY timestamp, id LIMIT 1",
+        track,
+    )
+
+
+def _crashes(index: Index, track: str | None, limit: int = 5) -> list[Row]:
+    """The crashes of late, newest first."""
+    return index.rows(
+        f"SELECT {SHOWN} FROM cards WHERE track IS ? AND status = 'crash' ORDER BY timestamp DESC LIMIT ?", track, limit
+    )
