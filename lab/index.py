@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 Card = dict[str, Any]
 
 # Another number in `user_version` means other tables: the file is made anew.
-VERSION = 4
+VERSION = 5
 FOLDERS = ("cards", "events", "notes")
 RELIST_SECONDS = 10
 BUSY_SECONDS = 300  # as long as another process may take to build the index of a large commons
@@ -121,6 +121,7 @@ class Index:
             return
         mirror = self._mirror()
         with self._transaction():
+            empty = self.row("SELECT 1 FROM folders WHERE changed >= 0") is None
             for name in self._stale():  # again under the lock: another process may have done it
                 changed, now = _modified(self.knowledge / name), time.time_ns()
                 known = {row[0] for row in self._db.execute(f"SELECT id FROM {name}")}
@@ -129,6 +130,8 @@ class Index:
                 mirror.take(name, (record for record in there if record not in known))
                 self._db.execute("UPDATE folders SET changed = ?, listed = ? WHERE name = ?", (changed, now, name))
                 self._seen[name] = changed
+            if empty:
+                mirror.finish()
 
     def wrote(self, folder: str, record: str) -> None:
         """Take in a record that this process has just written, without listing its folder."""

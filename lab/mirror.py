@@ -28,23 +28,6 @@ _NESTED = {
 COLUMNS = (*_PLAIN, "commit_id", "standing", "result", *_NUMBERS, *_NESTED)
 
 
-def _counted(table: str, counts: str, *names: str) -> str:
-    """A table with the number of rows of another for each value of these columns; triggers keep it right.
-
-    A brief begins with such numbers, and counting 100,000 rows would take longer than all the rest of it.
-    """
-    columns, new = ", ".join(names), ", ".join(f"new.{name}" for name in names)
-    of_new, of_old = (" AND ".join(f"{name} IS {row}.{name}" for name in names) for row in ("new", "old"))
-    return f"""
-CREATE TABLE {counts}({columns}, runs);
-CREATE INDEX {counts}_by_name ON {counts}({columns});
-CREATE TRIGGER {counts}_more AFTER INSERT ON {table} BEGIN \
-UPDATE {counts} SET runs = runs + 1 WHERE {of_new}; INSERT INTO {counts} SELECT {new}, 1 WHERE changes() = 0; END;
-CREATE TRIGGER {counts}_less AFTER DELETE ON {table} BEGIN \
-UPDATE {counts} SET runs = runs - 1 WHERE {of_old}; DELETE FROM {counts} WHERE {of_old} AND runs = 0; END;
-"""
-
-
 TABLES = f"""
 CREATE TABLE cards({", ".join(COLUMNS)}, UNIQUE(id));
 CREATE TABLE tags(tag, card, track, standing, direction, delta, result);
@@ -55,6 +38,31 @@ CREATE TABLE notes(id, timestamp, kind, text, answers, session, agent, UNIQUE(id
 CREATE TABLE evidence(note, card);
 CREATE TABLE folders(name PRIMARY KEY, changed, listed) WITHOUT ROWID;
 CREATE VIRTUAL TABLE words USING fts5(hypothesis, lesson, note, tokenize='porter unicode61');
+CREATE TABLE counts(track, category, standing, direction, runs);
+CREATE TABLE tag_counts(track, tag, standing, runs);
+INSERT INTO folders VALUES ('cards', -1, 0), ('events', -1, 0), ('notes', -1, 0);
+"""
+
+
+def _kept_right(table: str, counts: str, *names: str) -> str:
+    """Count the rows of a table for each value of these columns into `counts`, and let triggers keep that right.
+
+    A brief begins with such numbers, and counting 100,000 rows would take longer than all the rest of it.
+    """
+    columns, new = ", ".join(names), ", ".join(f"new.{name}" for name in names)
+    of_new, of_old = (" AND ".join(f"{name} IS {row}.{name}" for name in names) for row in ("new", "old"))
+    return f"""
+INSERT INTO {counts} SELECT {columns}, count(*) FROM {table} GROUP BY {columns};
+CREATE INDEX {counts}_by_name ON {counts}({columns});
+CREATE TRIGGER {counts}_more AFTER INSERT ON {table} BEGIN \
+UPDATE {counts} SET runs = runs + 1 WHERE {of_new}; INSERT INTO {counts} SELECT {new}, 1 WHERE changes() = 0; END;
+CREATE TRIGGER {counts}_less AFTER DELETE ON {table} BEGIN \
+UPDATE {counts} SET runs = runs - 1 WHERE {of_old}; DELETE FROM {counts} WHERE {of_old} AND runs = 0; END;
+"""
+
+
+# Made when the first records are in: sorted at once they cost a third less.
+INDEXES = f"""
 CREATE INDEX cards_by_time ON cards(timestamp, id);
 CREATE INDEX cards_by_result ON cards(track, status, result);
 CREATE INDEX cards_by_delta ON cards(track, status, delta);
@@ -73,9 +81,8 @@ CREATE INDEX changes_by_card ON changes(card);
 CREATE INDEX notes_by_answer ON notes(answers);
 CREATE INDEX evidence_by_note ON evidence(note);
 CREATE INDEX events_by_card ON events(card);
-{_counted("cards", "counts", "track", "category", "standing", "direction")}
-{_counted("tags", "tag_counts", "track", "tag", "standing")}
-INSERT INTO folders VALUES ('cards', -1, 0), ('events', -1, 0), ('notes', -1, 0);
+{_kept_right("cards", "counts", "track", "category", "standing", "direction")}
+{_kept_right("tags", "tag_counts", "track", "tag", "standing")}
 """
 _INSERT_CARD = f"INSERT INTO cards({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
 
@@ -86,6 +93,11 @@ class Mirror:
     def __init__(self, knowledge: Path, db: sqlite3.Connection) -> None:
         self.knowledge = knowledge
         self._db = db
+
+    def finish(self) -> None:
+        """Make what only speeds up the answers, once the first records are in."""
+        for statement in INDEXES.split(";\n"):
+            self._db.execute(statement)
 
     def take(self, folder: str, records: Iterable[str]) -> None:
         """Take in the records of these names. StoreError or CardError names the first that cannot be used."""
