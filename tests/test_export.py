@@ -170,7 +170,8 @@ def commons(tmp_path):
     ],
 )
 def test_a_file_has_the_chosen_cards_oldest_first(commons, tmp_path, chosen, names):
-    out = tmp_path / "cards.jsonl"
+    out = tmp_path / "out" / "cards.jsonl"
+    out.parent.mkdir()
     assert export_file(commons, "jsonl", out, **chosen) == len(names)
     assert [json.loads(line)["hypothesis"] for line in out.read_text().splitlines()] == list(names)
     assert [path.name for path in out.parent.iterdir()] == ["cards.jsonl"]

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parent.parent
 WRITERS = 8
 PATIENCE_SECONDS = 60  # for what comes of itself, such as an index that lists a folder again
 KILLS_A_ROUND = 10
-COUNTED = (("cards", "counts", "track, category, status, direction"), ("tags", "tag_counts", "track, tag, status"))
+COUNTED = (("cards", "counts", "track, category, standing, direction"), ("tags", "tag_counts", "track, tag, standing"))
 MAX_LINES_BEFORE_KILL, MAX_SECONDS_BEFORE_KILL = 10, 0.03
 
 WRITE_CARDS = """
