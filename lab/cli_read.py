@@ -51,7 +51,9 @@ def cmd_read_meta(args: Arguments) -> None:
     from lab.synthesis import get_meta_synthesis
 
     text = get_meta_synthesis(args.knowledge_dir)
-    answer(args, {"text": text}, text.rstrip("\n"))
+    # The file may be a peer's, not made by us: no line of it stands without the mark of data.
+    lines = [f"| {' ' * (len(line) - len(line.lstrip(' ')))}{one_line(line, 2000)}" for line in text.splitlines()]
+    answer(args, {"text": text}, "\n".join([DATA_NOTE, *lines]))
 
 
 @command(TRACK)

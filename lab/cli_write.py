@@ -11,7 +11,18 @@ from lab.cards import add_card, join, join_run, new_id, pairs, utc_now
 from lab.cli import Arguments, answer, arg, command, print_json
 from lab.errors import CardError, SettingError
 from lab.index import Index
-from lab.schema import CATEGORIES, DIRECTIONS, NOTE_KINDS, STATUS_ALIASES, STATUSES, Card, complete, validate_card
+from lab.schema import (
+    CATEGORIES,
+    DIRECTIONS,
+    MAX_NESTING,
+    NOTE_KINDS,
+    STATUS_ALIASES,
+    STATUSES,
+    Card,
+    complete,
+    too_deep,
+    validate_card,
+)
 from lab.settings import Settings, load_settings
 from lab.store import read_json
 
@@ -160,7 +171,8 @@ def _compared(index: Index, values: Card, settings: Settings) -> Card:
         values = values | {"track": tracks[0]["track"] if len(tracks) == 1 else f"{settings.metric}-by-hand"}
     best, results = facts.champion(index, values["track"]), values["results"]
     value = results.get(settings.metric)
-    if best and value is not None and results.get("delta") is None:
+    comparable = best is not None and best["metric"] == settings.metric
+    if best and comparable and value is not None and results.get("delta") is None:
         values = values | {"results": results | {"delta": value - best["result"]}}
     return values
 
@@ -346,4 +358,6 @@ def json_object(option: str, text: str | None) -> dict[str, Any] | None:
         raise SettingError(f"{option}: {text!r} is not JSON ({error}); give an object") from error
     if value is not None and not isinstance(value, dict):
         raise SettingError(f"{option}: {text!r} is not an object")
+    if value is not None and too_deep(value):
+        raise SettingError(f"{option}: it is nested deeper than {MAX_NESTING} levels")
     return value

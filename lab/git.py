@@ -39,10 +39,17 @@ def git(folder: Path, *arguments: str) -> bytes | None:
     """What git prints; None when there is no git, no repository, or no answer in time."""
     command = ["git", "--no-optional-locks", *arguments]  # an agent may be using git at the same moment
     try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, timeout=GIT_TIMEOUT_SECONDS, check=False)
+        done = subprocess.run(
+            command, cwd=folder, env=_inherited(), capture_output=True, timeout=GIT_TIMEOUT_SECONDS, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None
+
+
+def _inherited() -> dict[str, str]:
+    """The environment without what a hook of git has that is meant for another command."""
+    return {name: value for name, value in os.environ.items() if name not in _FOREIGN}
 
 
 def full_hash(folder: Path, name: str) -> str | None:
@@ -57,13 +64,12 @@ def run_git(folder: Path, *arguments: str, stdin: bytes = b"", environment: dict
     StoreError with the line in which git says what is wrong, or when it takes longer than RUN_TIMEOUT_SECONDS.
     """
     settings = [word for setting in _PLAIN for word in ("-c", setting)]
-    inherited = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
     english = {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0"}
     try:
         child = subprocess.Popen(
             ["git", *settings, *arguments],
             cwd=folder,
-            env=inherited | english | (environment or {}),
+            env=_inherited() | english | (environment or {}),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

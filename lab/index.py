@@ -84,9 +84,10 @@ class Index:
 
     def rows(self, sql: str, *values: Any) -> list[dict[str, Any]]:
         """The rows of a query as dictionaries."""
-        cursor = self._db.execute(sql, values)
-        names = [column[0] for column in cursor.description]
-        return [dict(zip(names, row, strict=True)) for row in cursor]
+        with self._damage_told():
+            cursor = self._db.execute(sql, values)
+            names = [column[0] for column in cursor.description]
+            return [dict(zip(names, row, strict=True)) for row in cursor]
 
     def row(self, sql: str, *values: Any) -> dict[str, Any] | None:
         """The first row of a query, None when there is none."""
@@ -121,7 +122,7 @@ class Index:
             return
         mirror = self._mirror()
         with self._transaction():
-            empty = self.row("SELECT 1 FROM folders WHERE changed >= 0") is None
+            empty = not any(self._db.execute("SELECT 1 FROM folders WHERE changed >= 0"))
             for name in self._stale():  # again under the lock: another process may have done it
                 changed, now = _modified(self.knowledge / name), time.time_ns()
                 known = {row[0] for row in self._db.execute(f"SELECT id FROM {name}")}
@@ -136,7 +137,7 @@ class Index:
     def wrote(self, folder: str, record: str) -> None:
         """Take in a record that this process has just written, without listing its folder."""
         changed = _modified(self.knowledge / folder)
-        with suppress(sqlite3.OperationalError), self._transaction():  # a full disk: the next reader takes it in
+        with suppress(sqlite3.DatabaseError), self._transaction():  # damaged, a full disk: the next reader takes it in
             self._mirror().take(folder, [record])
             # Only if nobody else moved the time on: what they wrote would be overlooked.
             values = (changed, folder, self._seen[folder])
@@ -153,7 +154,7 @@ class Index:
             try:
                 _remove(self.knowledge)
                 return self._open(str(path))
-            except (OSError, sqlite3.OperationalError):
+            except (OSError, sqlite3.DatabaseError):  # the latter where another process is at the same
                 return self._open(":memory:")
 
     def _open(self, path: str) -> sqlite3.Connection:
@@ -204,8 +205,8 @@ class Index:
         """The cards of a track, or of all, newest first, with only the fields that pictures and lineages need."""
         where, values = ("WHERE track = ?", [track]) if track else ("", [])
         prior: dict[str, list[str]] = {}
-        for card, name in self._db.execute("SELECT card, prior FROM links ORDER BY rowid"):
-            prior.setdefault(card, []).append(name)
+        for row in self.rows("SELECT card, prior FROM links ORDER BY rowid"):
+            prior.setdefault(row["card"], []).append(row["prior"])
         names = ", ".join(_OUTLINE)
         rows = self.rows(
             f"SELECT {names}, commit_id, result, delta FROM cards {where} ORDER BY timestamp DESC, id DESC", *values
@@ -218,7 +219,17 @@ class Index:
 
     def read(self, card_id: str) -> Card:
         """The card of this id from its file, folded with its events."""
-        return self._mirror().read(card_id)
+        with self._damage_told():
+            return self._mirror().read(card_id)
+
+    @contextmanager
+    def _damage_told(self) -> Iterator[None]:
+        """A page of the file that cannot be read is a StoreError; opening has read only a few of them."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            path = self.knowledge / "index.sqlite"
+            raise StoreError(f"cannot read {path}: {error}; `commons.py update-index` makes it anew") from error
 
     def _mirror(self) -> "Mirror":
         from lab.mirror import Mirror  # which most readers never need
@@ -232,7 +243,7 @@ def check(knowledge: Path) -> str | None:
     if not path.exists():
         return None
     try:
-        db = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+        db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
         try:
             answer = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
         finally:
@@ -269,6 +280,8 @@ _READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION,
 
 
 def _only_reading(action: int, *about: str | None) -> int:
-    """sqlite3's authorizer for somebody else's SQL: nothing but SELECT, and no function that reaches files."""
-    allowed = action in _READING and not (action == sqlite3.SQLITE_FUNCTION and about[1] == "load_extension")
+    """sqlite3's authorizer for somebody else's SQL: nothing but SELECT, and no function that loads code."""
+    # The second takes, where SQLite is built with it (Debian), an address in memory for a tokenizer's.
+    forbidden = action == sqlite3.SQLITE_FUNCTION and about[1] in ("load_extension", "fts3_tokenizer")
+    allowed = action in _READING and not forbidden
     return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY

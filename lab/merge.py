@@ -21,7 +21,7 @@ from lab.brief import one_line
 from lab.errors import CardError, StoreError
 from lab.git import blob_hash, blob_sizes, list_folders, read_blobs, store_files
 from lab.notes import NOTE_DEFAULTS
-from lab.schema import Card, complete, validate_card, validate_event, validate_note
+from lab.schema import MAX_NESTING, Card, complete, too_deep, validate_card, validate_event, validate_note
 from lab.store import replace, write_new
 
 FOLDERS = ("cards", "events", "notes", "synthesis")
@@ -229,6 +229,8 @@ def _problem(name: str, content: bytes) -> str | None:
         json.dumps(record, allow_nan=False)  # 1e999 reads as infinity
         if not isinstance(record, dict):
             return "is not a JSON object"
+        if too_deep(record):
+            return f"is nested deeper than {MAX_NESTING} levels"
         _VALIDATE[folder](record)
     except CardError as error:
         return f"is not valid ({error})"

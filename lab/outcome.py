@@ -16,7 +16,7 @@ from lab.decide import decide
 from lab.errors import CardError, LabError
 from lab.library import get_champion
 from lab.schema import MAX_LOSS_CURVE_POINTS, Card, complete
-from lab.store import read_json
+from lab.store import dump_json, read_json
 
 TAIL_LINES = 20
 MAX_LINE_CHARACTERS = 400
@@ -43,7 +43,7 @@ def record(run_dir: Path, error: Card | None = None, loss_curve: list[list[Any]]
     files = sorted(file.name for file in run_dir.iterdir() if not file.name.startswith("."))
     if "summary.json" in files:
         outcome = outcome_of(read_json(run_dir / "summary.json"))
-        best, known = _champion(knowledge, facts.get("track"))
+        best, known = _champion(knowledge, facts)
         outcome |= decide(facts | outcome, best, known)
     else:
         outcome = {"status": "crash", "results": {"loss_curve": loss_curve}, "error": error}
@@ -56,13 +56,17 @@ def record(run_dir: Path, error: Card | None = None, loss_curve: list[list[Any]]
         return read_json(path)  # somebody was faster
 
 
-def _champion(knowledge: Path, track: str | None) -> tuple[Card | None, bool]:
+def _champion(knowledge: Path, facts: Card) -> tuple[Card | None, bool]:
     """The card to compare with, and whether the commons could be read: a damaged file must not cost a run its card."""
     try:
-        return get_champion(knowledge, track), True
+        best = get_champion(knowledge, facts.get("track"))
+        if best and best["metric"] != (facts.get("metric") or "val_bpb"):
+            raise CardError(f"champion {best['id']} of the track measures {best['metric']}")
+        dump_json(best)  # its configuration goes into our card
     except LabError as error:
         print(f"warning: this run is compared with nothing: {error}", file=sys.stderr)
         return None, False
+    return best, True
 
 
 def card_of(facts: Card, outcome: Card) -> Card:

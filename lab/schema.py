@@ -37,6 +37,7 @@ EVENT_FIELDS = {
 EVENT_KINDS = tuple(EVENT_FIELDS)
 NOTE_KINDS = ("insight", "question", "memory", "answer")
 MAX_LOSS_CURVE_POINTS = 64
+MAX_NESTING = 100  # objects and lists in each other: not every parser follows deeper
 LARGEST = sys.float_info.max
 
 # A record as it is in memory: what its JSON holds.
@@ -324,6 +325,15 @@ def validate_note(note: Card) -> None:
         raise CardError("note field text: a note must say something")
     if (note["kind"] == "answer") != (note.get("answers") is not None):
         raise CardError("note field answers: an answer, and only an answer, names the question it answers")
+
+
+def too_deep(record: Card) -> bool:
+    """Whether objects and lists are nested deeper than MAX_NESTING: readable here, perhaps not under a deeper stack."""
+    holders: list[Any] = [record]
+    for _ in range(MAX_NESTING):
+        inside = (holder.values() if isinstance(holder, dict) else holder for holder in holders)
+        holders = [item for items in inside for item in items if isinstance(item, (dict, list))]
+    return bool(holders)
 
 
 def json_schema(kind: str) -> dict[str, Any]:

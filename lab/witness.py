@@ -20,7 +20,7 @@ from lab.brief import one_line
 from lab.errors import CardError, StoreError
 from lab.git import KNOWLEDGE_REF, blob_hash, blob_sizes, git, read_blobs
 from lab.notes import NOTE_DEFAULTS
-from lab.schema import Card, complete, validate_card, validate_event, validate_note
+from lab.schema import MAX_NESTING, Card, complete, too_deep, validate_card, validate_event, validate_note
 
 QUARANTINE = "quarantine"
 MIN_ID_CHARACTERS = 7  # a shorter beginning of an id names nothing for long
@@ -80,6 +80,8 @@ def _parse(folder: str, name: str, content: bytes) -> tuple[Card | None, str | N
         record = json.loads(content)
         if not isinstance(record, dict):
             return None, f"it holds a {type(record).__name__} where an object belongs"
+        if too_deep(record):
+            return None, f"it is nested deeper than {MAX_NESTING} levels"
         if not _is_finite(record):
             return None, "it holds NaN or infinity, which JSON has not; an unknown value is null"
         record = complete(record) if folder == "cards" else (NOTE_DEFAULTS | record if folder == "notes" else record)
