@@ -30,7 +30,7 @@ from lab.schema import (
     Field,
     json_schema,
 )
-from lab.settings import _ALLOWED, Settings
+from lab.settings import ALLOWED, Settings
 from lab.store import dump_json
 
 DOCS = Path(__file__).resolve().parent
@@ -89,19 +89,17 @@ def tables() -> str:
 def settings() -> str:
     """The settings of `[tool.autoresearch]` and their defaults."""
     rows = [
-        f"| `{name}` | {_ALLOWED[name][1]} | {_shown(default)} |" for name, default in Settings._field_defaults.items()
+        f"| `{name}` | {ALLOWED[name][1]} | {_shown(default)} |" for name, default in Settings._field_defaults.items()
     ]
     return "\n".join(["| setting | value | default |", "|---|---|---|", *rows])
 
 
 def _shown(value: object) -> str:
-    if value is None:
-        return "not set"
     return f"`{list(value) if isinstance(value, tuple) else value}`".replace("'", '"')
 
 
 def library() -> str:
-    """The functions that commons.py exports, with their parameters and the first line of their docstrings."""
+    """The functions that commons.py exports, with their parameters and the first paragraph of their docstrings."""
     lines = []
     for module, names in LIBRARY.items():
         for name in names:

@@ -7,9 +7,8 @@ on one line, cut to a length, and set off by the caller as data.
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from lab.schema import Card, is_number
 from lab.stats import STANDINGS, UNDER_EXPLORED_RUNS, saturated
-
-Card = dict[str, Any]
 
 DEFAULT_TOKENS = 1500
 CHARACTERS_PER_TOKEN = 4
@@ -124,25 +123,24 @@ def row_text(row: dict[str, Any]) -> str:
     """A row of the index, a run or a note, as one line of a list."""
     if "status" not in row:
         return f"{row['id'][:12]} {row['timestamp'][:16].replace('T', ' ')} {row['kind']:<12}{_fenced(row['text'])}"
-    when = "unknown time    " if _is_unknown(row["timestamp"]) else row["timestamp"][:16].replace("T", " ")
+    when = "unknown time    " if time_is_unknown(row["timestamp"]) else row["timestamp"][:16].replace("T", " ")
     values = f"{number(row['result']):>10} {signed(row['delta']):>10}"
     return f"{row['id'][:12]} {when} {row['status']:<12} {values}{_data_of(row)}"
 
 
-def _is_unknown(timestamp: str) -> bool:
-    return timestamp < "1971"  # a ledger without times: only their order is known
+def time_is_unknown(timestamp: str) -> bool:
+    """Whether a card came from a ledger without times (docs/protocol.md): only its place in the order is known."""
+    return timestamp < "1971"
 
 
 def number(value: float | None) -> str:
-    """A value of the metric: six decimals, or six digits when it is large; - when unknown."""
-    if value is None:
-        return "-"
-    return f"{value:.6f}" if abs(value) < 1000 else f"{value:.6g}"
+    """A value of the metric: six decimals, or six digits where those would say nothing or too much; - when unknown."""
+    return "-" if value is None else f"{value:.6f}" if value == 0 or 1e-4 <= abs(value) < 1000 else f"{value:.6g}"
 
 
 def signed(value: float | None) -> str:
     """A difference of the metric, with its sign."""
-    return "-" if value is None else f"{'+' if value >= 0 else '-'}{number(abs(value))}"
+    return "-" if value is None else f"{value:+.6f}" if value == 0 or 1e-6 <= abs(value) < 1000 else f"{value:+.6g}"
 
 
 def _fenced(text: str | None, length: int = MAX_TEXT_CHARACTERS) -> str:
@@ -208,7 +206,7 @@ def _other_tracks(facts: dict[str, Any]) -> list[str]:
 def card_text(card: Card) -> str:
     """One card, aligned, in human units; what is unknown is left out."""
     results, platform, decision, error = card["results"], card["platform"] or {}, card["decision"], card["error"]
-    when = "unknown time" if _is_unknown(card["timestamp"]) else card["timestamp"][:19].replace("T", " ") + " UTC"
+    when = "unknown time" if time_is_unknown(card["timestamp"]) else card["timestamp"][:19].replace("T", " ") + " UTC"
     torch = platform.get("torch") and f"torch {platform['torch']}"
     rows: list[tuple[str, str | None]] = [
         ("hypothesis", _data(card["hypothesis"])),
@@ -253,7 +251,7 @@ def _value(metric: str, results: dict[str, Any]) -> str | None:
         return None
     # A standard error of zero says that all of the validation text was read, which needs no words.
     stderr = f"{metric}_stderr"
-    sampled = ((stderr, " ± {:.6f}"),) if results.get(stderr) else ()
+    sampled = ((stderr, " ± {:.6f}"),) if is_number(results.get(stderr)) and results[stderr] else ()
     return number(results[metric]) + _units(
         results, *sampled, ("delta", ", {:+.6f} against the champion"), separator=""
     )

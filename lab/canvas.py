@@ -1,6 +1,6 @@
 """A quiet picture to draw on: its axes, words and legend, labels that cover nothing, a file whole or not at all.
 
-    figure, axes = newnew_figure(out)
+    figure, axes = new_figure(out)
     axes.plot(...)
     label(axes, [(x, y, text)], points, up=1)
     headline(axes, "Coverage", "12 runs")

@@ -18,6 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
+from lab.brief import one_line
 from lab.errors import LabError, SettingError
 from lab.settings import project_root
 from lab.store import dump_json, knowledge_dir
@@ -25,6 +26,7 @@ from lab.store import dump_json, knowledge_dir
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 HELP_WIDTH = 100
+MAX_ERROR_CHARACTERS = 10_000
 
 Arguments = argparse.Namespace
 CommandFunction = Callable[[Arguments], Any]
@@ -120,7 +122,7 @@ def main(prog: str, about: str, commands: dict[str, str], given: list[str]) -> i
         chosen.function(args)
         sys.stdout.flush()
     except LabError as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        print(f"error: {one_line(error, MAX_ERROR_CHARACTERS)}", file=sys.stderr)  # it may quote what a peer wrote
         return 2
     except BrokenPipeError:  # the reader has seen enough, such as `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -144,11 +146,6 @@ def _require_text(args: Arguments) -> None:
         texts = [text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)]
         if any("\udc80" <= char <= "\udcff" for text in texts for char in text):
             raise SettingError(f"{name.replace('_', '-')}: it is not UTF-8; encode it so")
-
-
-def one_line(error: LabError) -> str:
-    """A message without the line breaks that an odd name in it may have."""
-    return " ".join(str(error).split())
 
 
 def _require_folder(prog: str, folder: Path, named: bool) -> None:

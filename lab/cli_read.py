@@ -8,6 +8,7 @@ from lab import facts
 from lab.brief import DATA_NOTE, DEFAULT_TOKENS, brief_text, card_text, one_line, row_text, signed
 from lab.cli import Arguments, answer, arg, command
 from lab.index import Index
+from lab.schema import EXPORT_FORMATS, PLOT_KINDS
 from lab.stats import UNDER_EXPLORED_RUNS, saturated
 from lab.store import runs_dir
 
@@ -172,7 +173,7 @@ def cmd_lineage(args: Arguments) -> None:
 
 @command(
     TRACK,
-    arg("--kind", choices=["progress", "coverage", "lineage", "loss"], default="progress"),
+    arg("--kind", choices=PLOT_KINDS, default=PLOT_KINDS[0]),
     arg("--out", type=Path, metavar="FILE", help="a .png or .svg (default: KIND.png)"),
 )
 def cmd_plot(args: Arguments) -> None:
@@ -185,7 +186,7 @@ def cmd_plot(args: Arguments) -> None:
 
 
 @command(
-    arg("--format", choices=["tsv", "jsonl", "csv", "parquet"], default="tsv"),
+    arg("--format", choices=EXPORT_FORMATS, default=EXPORT_FORMATS[0]),
     arg("--out", type=Path, metavar="FILE", help="where to write it (default: standard output)"),
     arg("--session", help="only the cards of this session"),
     ANY_TRACK,

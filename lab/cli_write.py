@@ -13,11 +13,11 @@ from lab.errors import CardError, SettingError
 from lab.index import Index
 from lab.schema import (
     CATEGORIES,
+    DECISIONS,
     DIRECTIONS,
     MAX_NESTING,
     NOTE_KINDS,
     STATUS_ALIASES,
-    STATUSES,
     Card,
     complete,
     too_deep,
@@ -26,9 +26,8 @@ from lab.schema import (
 from lab.settings import Settings, load_settings
 from lab.store import read_json
 
-# `retracted` is said of a card later, never by the one who writes it.
 HASH = re.compile("[0-9a-f]{4,64}")
-WRITABLE_STATUSES = [status for status in STATUSES if status != "retracted"] + list(STATUS_ALIASES)
+WRITABLE_STATUSES = (*DECISIONS, *STATUS_ALIASES)
 
 
 @command()
@@ -50,7 +49,7 @@ def cmd_init(args: Arguments) -> None:
     arg("--summary", type=Path, metavar="FILE", help="summary.json of the run, for its results"),
     arg("--log", type=Path, metavar="FILE", help="the run's log: the summary it ends with, or how it crashed"),
     arg("--delta", type=float, help="the metric minus the champion's (default: computed)"),
-    arg("--track", help="what it may be compared with (default: the only track there is)"),
+    arg("--track", help="what it may be compared with (default: the only track there is, else METRIC-by-hand)"),
     arg("--peak-memory", type=float, metavar="MIB"),
     arg("--training-seconds", type=float, metavar="S"),
     arg("--num-steps", type=int, metavar="N"),
@@ -153,7 +152,12 @@ def _run_card(index: Index, run: str | None, summary_run: str | None, commit: st
             commit, commit + "g",
         )  # fmt: skip
     else:
-        found = index.row("SELECT id FROM cards WHERE run_id >= ? AND run_id < ? LIMIT 1", name, name + "g")
+        runs = index.rows(
+            "SELECT id, run_id FROM cards WHERE run_id >= ? AND run_id < ? ORDER BY run_id LIMIT 2", name, name + "g"
+        )
+        if len(runs) > 1 and runs[0]["run_id"] != name:
+            raise CardError(f"--run {name}: several runs begin so; give more of the id, such as {runs[0]['run_id']}")
+        found = runs[0] if runs else None
     if run and not found:
         raise CardError(f"--run {run}: no run of this id has a card; without --run a card of its own is written")
     return index.read(found["id"]) if found else None
@@ -165,7 +169,7 @@ def _require_result(args: Arguments, values: Card, settings: Settings) -> None:
 
 
 def _compared(index: Index, values: Card, settings: Settings) -> Card:
-    """The values with the track, where it is known, and the difference from its champion, where it was not given."""
+    """The values with a track, and with the difference from its champion where that was not given."""
     if "track" not in values:
         tracks = facts.tracks_of(index)
         values = values | {"track": tracks[0]["track"] if len(tracks) == 1 else f"{settings.metric}-by-hand"}
@@ -234,8 +238,7 @@ def cmd_note(args: Arguments) -> None:
 
     with Index(args.knowledge_dir) as index:
         evidence = [facts.find_id(index, name) for name in comma_list(args.evidence) or []]
-    about: dict[str, Any] = {"evidence": evidence, "session": args.session, "agent": args.agent}
-    note = add_note(args.knowledge_dir, args.kind, args.text, **about)
+    note = add_note(args.knowledge_dir, args.kind, args.text, evidence=evidence, session=args.session, agent=args.agent)
     answer(args, note, f"wrote note {note['id']}: {note['kind']}")
 
 
@@ -255,8 +258,15 @@ def cmd_answer(args: Arguments) -> None:
         evidence = [facts.find_id(index, name) for name in comma_list(args.evidence) or []]
     if question is None or question["kind"] != "question":
         raise CardError(f"note {args.note} is no question; `commons.py read-brief` lists the open ones")
-    about: dict[str, Any] = {"evidence": evidence, "session": args.session, "agent": args.agent}
-    note = add_note(args.knowledge_dir, "answer", args.text, answers=question["id"], **about)
+    note = add_note(
+        args.knowledge_dir,
+        "answer",
+        args.text,
+        evidence=evidence,
+        answers=question["id"],
+        session=args.session,
+        agent=args.agent,
+    )
     answer(args, note, f"wrote note {note['id']}: answers {question['id']}")
 
 
@@ -305,6 +315,7 @@ def cmd_import(args: Arguments) -> None:
         direction=args.direction,
         track=args.track,
         session=args.session,
+        settings=load_settings(args.project),
     )
     lines = [*done.said, *(f"line {line}: {reason}" for line, reason in done.bad)]
     lines.append(f"{done.added} cards added, {done.known} known already, {len(done.bad)} bad rows")

@@ -13,7 +13,7 @@ from typing import Any
 from lab.brief import DATA_NOTE, number, one_line, signed
 from lab.decide import config_diff
 from lab.git import git
-from lab.schema import Card
+from lab.schema import Card, is_number
 from lab.settings import load_settings
 from lab.store import runs_dir
 
@@ -79,8 +79,8 @@ def compare_text(found: dict[str, Any]) -> str:
 
 
 def _value(value: Any) -> str:
-    return number(value) if isinstance(value, (int, float)) else "-" if value is None else one_line(value, 16)
+    return number(value) if is_number(value) else "-" if value is None else one_line(value, 16)
 
 
 def _change(old: Any, new: Any) -> str:
-    return signed(new - old) if isinstance(old, (int, float)) and isinstance(new, (int, float)) else ""
+    return signed(new - old) if is_number(old) and is_number(new) else ""

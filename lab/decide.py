@@ -6,7 +6,8 @@ Until noise is measured a stated prior stands in for it. Who the champion is: `l
 import math
 from typing import Any
 
-from lab.schema import Card
+from lab.brief import number
+from lab.schema import Card, finite
 from lab.stats import better, noise_prior
 
 
@@ -21,10 +22,10 @@ def verdict(
         return "keep", "first result of its track: the baseline"
     gap = value - champion_value
     margin = math.hypot(noise * champion_value * math.sqrt(2), eval_stderr or 0.0)  # both runs are noisy
-    words = f"{abs(gap):.6f} {'lower' if gap < 0 else 'higher'} than the champion"
+    words = f"{number(abs(gap))} {'lower' if gap < 0 else 'higher'} than the champion"
     if abs(gap) <= margin:
-        return "inconclusive", f"{words}, noise {margin:.6f}: cannot be told from noise, one run each"
-    return ("keep" if (gap < 0) == (direction == "min") else "revert"), f"{words}, noise {margin:.6f}"
+        return "inconclusive", f"{words}, noise {number(margin)}: cannot be told from noise, one run each"
+    return ("keep" if (gap < 0) == (direction == "min") else "revert"), f"{words}, noise {number(margin)}"
 
 
 def decide(values: Card, best: Card | None, known: bool = True) -> Card:
@@ -43,7 +44,7 @@ def decide(values: Card, best: Card | None, known: bool = True) -> Card:
     elif track is None:
         status, reason = "inconclusive", "the run names no track to compare it on"
     else:
-        status, reason = verdict(value, results.get("val_bpb_stderr"), best_value, noise, direction)
+        status, reason = verdict(value, finite(results.get(f"{metric}_stderr")), best_value, noise, direction)
         if delta is not None and best_value is not None:
             probability = round(better(delta, direction, noise * abs(best_value)), 4)
     return {

@@ -22,7 +22,7 @@ from pathlib import Path
 from lab import index
 from lab.brief import one_line
 from lab.errors import LabError, StoreError
-from lab.store import read_json, replace, sync_folder, write_new
+from lab.store import is_alive, read_json, replace, sync_folder, write_new
 from lab.witness import (
     QUARANTINE,
     RECORD_NAME,
@@ -128,15 +128,11 @@ def _stranger(knowledge: Path, folder: str, name: str, kind: str) -> Iterator[Pr
 def _is_being_written(path: Path, pid: int) -> bool:
     """Whether the writer of a temporary is at it: its process lives (on this machine), and not for an hour."""
     try:
-        if time.time() - path.stat().st_mtime > TEMPORARY_MAX_SECONDS:
-            return False
-        if os.name == "posix":  # elsewhere signal 0 is no question
-            os.kill(pid, 0)
-    except (FileNotFoundError, PermissionError):
-        return True  # it has its name by now, or the process is somebody else's
-    except (OSError, OverflowError):
+        return time.time() - path.stat().st_mtime <= TEMPORARY_MAX_SECONDS and is_alive(pid)
+    except FileNotFoundError:
+        return True  # it has its name by now
+    except OSError:
         return False
-    return True
 
 
 def _index(knowledge: Path) -> Iterator[Problem]:

@@ -22,10 +22,10 @@ from typing import Any, BinaryIO
 
 from lab.cards import load_cards, order
 from lab.errors import SettingError
-from lab.schema import STATUS_ALIASES, Card
+from lab.facts import named_track
+from lab.schema import EXPORT_FORMATS, STATUS_ALIASES, Card, is_number
 from lab.store import replace
 
-FORMATS = ("tsv", "jsonl", "csv", "parquet")
 CLASSIC_STATUS = {status: alias for alias, status in STATUS_ALIASES.items()}
 TEXT_COLUMNS = (
     "id", "timestamp", "session", "agent", "track", "commit", "status", "category", "hypothesis", "lesson", "metric",
@@ -50,7 +50,7 @@ def export_file(
         raise SettingError(f"--out {out} is no file; leave --out away to print")
     cards = load_cards(knowledge)
     if track is not None:
-        track = _the_track(cards, track)
+        track = named_track(sorted({card["track"] for card in cards if card["track"] is not None}), track)
     chosen = [card for card in cards if session in (None, card["session"]) and track in (None, card["track"])]
     content = io.BytesIO()
     count = export_cards(chosen, format, content)
@@ -61,21 +61,11 @@ def export_file(
     return count
 
 
-def _the_track(cards: list[Card], wanted: str) -> str:
-    """The track of this name, else the only one that has it in its name."""
-    tracks: list[str] = sorted({card["track"] for card in cards if card["track"] is not None})
-    found = [track for track in tracks if track == wanted] or [track for track in tracks if wanted in track]
-    if len(found) != 1:
-        which = "several" if found else "none"
-        raise SettingError(f"--track {wanted!r} is {which} of the tracks: {', '.join(tracks) or 'none yet'}")
-    return found[0]
-
-
 def export_cards(cards: Sequence[Card], format: str, out: BinaryIO) -> int:
     """Write the cards, given in any order, and return how many. SettingError for a format we cannot write."""
     writers = {"tsv": _write_tsv, "jsonl": _write_jsonl, "csv": _write_csv, "parquet": _write_parquet}
     if format not in writers:
-        raise SettingError(f"--format {format}: it is one of {', '.join(FORMATS)}")
+        raise SettingError(f"--format {format}: it is one of {', '.join(EXPORT_FORMATS)}")
     writers[format](sorted(cards, key=order), out)
     return len(cards)
 
@@ -193,12 +183,8 @@ def _number_names(cards: list[Card]) -> list[str]:
     """The names of results that are numbers in some card, in the order of their first use."""
     names: dict[str, None] = {}
     for card in cards:
-        names |= dict.fromkeys(name for name, value in card["results"].items() if _is_number(value))
+        names |= dict.fromkeys(name for name, value in card["results"].items() if is_number(value))
     return list(names)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _columns(names: list[str]) -> list[str]:
@@ -213,5 +199,5 @@ def _flat_rows(cards: list[Card], names: list[str]) -> Iterator[list[Any]]:
             *(card[name] for name in TEXT_COLUMNS),
             *(json.dumps(card[name], ensure_ascii=False) if card[name] else None for name in JSON_COLUMNS),
             card["seed"],
-            *(number if _is_number(number) else None for number in numbers),
+            *(number if is_number(number) else None for number in numbers),
         ]

@@ -16,8 +16,8 @@ from typing import Any
 from lab.errors import CardError, SettingError, StoreError
 from lab.index import Index
 from lab.schema import CATEGORIES
-from lab.stats import Noise, better, noise
-from lab.store import read_json
+from lab.stats import Noise, better, gain, noise
+from lab.store import is_alive, read_json
 
 Row = dict[str, Any]
 
@@ -29,7 +29,6 @@ SHOWN = (
 VALID = "quarantined IS NULL AND result IS NOT NULL"
 RECENT_FOR_NOISE = 300
 CANDIDATES = 200  # the newest so many runs are looked at for near misses and dead ends
-NEAR_MISS_WHERE_NOISE_IS_UNKNOWN = 0.002
 LIKELY, CONFIRMED = 0.9, 0.99
 MIN_FRESH_REPEATS = 2
 TRACKS, RELATED = 20, 12
@@ -41,11 +40,12 @@ def find_id(index: Index, name: str, table: str = "cards") -> str:
     if name == "last":
         found = index.rows(f"SELECT id FROM {table} ORDER BY timestamp DESC, id DESC LIMIT 1")
     else:
-        found = index.rows(f"SELECT id FROM {table} WHERE id >= ? AND id < ? LIMIT 99", name, name + "g")
+        found = index.rows(f"SELECT id FROM {table} WHERE id >= ? AND id < ? ORDER BY id LIMIT 99", name, name + "g")
     what = table.removesuffix("s")
     if not found or not name:
-        raise CardError(f"no {what} {name!r}; `commons.py history` lists the cards, `commons.py search` finds words")
-    if len(found) > 1:
+        lists = "read-brief` lists the open questions" if table == "notes" else "history` lists the cards"
+        raise CardError(f"no {what} {name!r}; `commons.py {lists}, `commons.py search` finds words")
+    if len(found) > 1 and found[0]["id"] != name:  # a whole id may be the beginning of another one
         raise CardError(f"{name!r} names {len(found)} {what}s; give more of the id, such as {found[0]['id']}")
     return str(found[0]["id"])
 
@@ -55,12 +55,16 @@ def main_track(index: Index, wanted: str | None = None) -> str | None:
     if wanted is None:
         newest = index.row("SELECT track FROM cards WHERE track IS NOT NULL ORDER BY timestamp DESC, id DESC LIMIT 1")
         return str(newest["track"]) if newest else None
-    tracks = [row["track"] for row in tracks_of(index)]
+    return named_track([row["track"] for row in tracks_of(index)], wanted)
+
+
+def named_track(tracks: list[str], wanted: str) -> str:
+    """The track of this name, else the only one that has it in its name. SettingError when none has, or several."""
     found = [track for track in tracks if track == wanted] or [track for track in tracks if wanted in track]
     if len(found) != 1:
         listed = ", ".join(tracks) or "none yet"
         raise SettingError(f"--track {wanted!r} is {'several' if found else 'none'} of the tracks: {listed}")
-    return str(found[0])
+    return found[0]
 
 
 def tracks_of(index: Index) -> list[Row]:
@@ -96,7 +100,10 @@ def track_noise(index: Index, track: str | None) -> Noise:
 
 
 def coverage(index: Index, track: str | None = None) -> dict[str, Row]:
-    """{category: {count, kept, best_delta, best_bpb}} of a track, or of everything; categories never tried have 0."""
+    """{category: {count, kept, crashed, best_delta, best_bpb}} of a track, or of everything; 0 where never tried.
+
+    `best_bpb` is of whatever the metric is.
+    """
     where, values = ("WHERE track = ? AND", [track]) if track else ("WHERE", [])
     rows = index.rows(
         "SELECT coalesce(category, 'other') AS name, sum(runs) AS count, sum((standing = 'keep') * runs) AS kept, "
@@ -148,9 +155,8 @@ def _best_valid(name: str) -> str:
 
 def near_misses(index: Index, track: str | None, sd: float | None, limit: int = 10) -> list[Row]:
     """Runs that were not kept though noise of this standard deviation could hide a gain, the closest first."""
-    margin = NEAR_MISS_WHERE_NOISE_IS_UNKNOWN if sd is None else sd * 2**0.5
-    rows = _not_kept(index, track)
-    close = [row for row in rows if row["delta"] is not None and _loss(row) <= margin]
+    margin = (sd or 0.0) * 2**0.5  # both runs are noisy; unknown only where there is no result at all
+    close = [row for row in _not_kept(index, track) if row["delta"] is not None and _loss(row) <= margin]
     return sorted(close, key=_loss)[:limit]
 
 
@@ -175,7 +181,7 @@ def _not_kept(index: Index, track: str | None) -> list[Row]:
 
 def _loss(row: Row) -> float:
     """How much worse than the champion of its moment; negative is better."""
-    return float(row["delta"] if row["direction"] == "min" else -row["delta"])
+    return -gain(row["delta"], row["direction"])
 
 
 def findings(index: Index, track: str | None, sd: float | None, limit: int = 10) -> list[Row]:
@@ -200,7 +206,7 @@ def _standing(index: Index, row: Row, sd: float) -> Row:
     probability = better(row["delta"], row["direction"], sd)
     standing = "likely" if probability >= LIKELY else "unclear"
     fresh = index.rows(
-        "SELECT result FROM cards WHERE track = ? AND edit_key = ? AND seed IS NOT ? AND id != ? "
+        "SELECT result FROM cards WHERE track = ? AND edit_key = ? AND seed != ? AND id != ? "
         f"AND status != 'retracted' AND {VALID}",
         row["track"], row["edit_key"], row["seed"], row["id"],
     )  # fmt: skip
@@ -275,22 +281,13 @@ def running(index: Index, runs: Path) -> list[Row]:
             continue  # no run's folder: those are named by their ids
         if index.row("SELECT 1 FROM cards WHERE id = ?", name) or not (runs / name / "start.json").exists():
             continue
-        facts = read_json(runs / name / "start.json")
-        if _alive(facts.get("pid")):
+        try:
+            facts = read_json(runs / name / "start.json")
+        except StoreError:
+            continue  # damaged: no part of the commons, and a brief does not depend on it
+        if type(pid := facts.get("pid")) is int and is_alive(pid):
             found.append({key: facts.get(key) for key in ("phase", "hypothesis", "agent", "session")} | {"id": name})
     return found
-
-
-def _alive(pid: Any) -> bool:
-    if type(pid) is not int or pid < 1:  # 0 and less would ask about groups of processes
-        return False
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True  # it is somebody else's
-    return True
 
 
 def queued(knowledge: Path) -> list[Row]:

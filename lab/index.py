@@ -22,16 +22,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from lab.errors import SettingError, StoreError
+from lab.schema import Card
 from lab.store import record_names
 
 if TYPE_CHECKING:
     from lab.mirror import Mirror
 
-Card = dict[str, Any]
-
 # Another number in `user_version` means other tables: the file is made anew.
 VERSION = 5
-FOLDERS = ("cards", "events", "notes")
+FOLDERS = ("notes", "events", "cards")  # in this order: a card is folded with its events
 RELIST_SECONDS = 10
 BUSY_SECONDS = 300  # as long as another process may take to build the index of a large commons
 QUERY_SECONDS, QUERY_ROWS = 30, 200_000
@@ -191,15 +190,15 @@ class Index:
             raise
 
     def _stale(self) -> list[str]:
-        """The folders that may hold something else than the index, events first: a card is folded with them."""
+        """The folders that may hold something else than the index, in the order of `FOLDERS`."""
         now, stale = time.time_ns(), []
         relist = RELIST_SECONDS * 1_000_000_000
-        for name, changed, listed in self._db.execute("SELECT * FROM folders ORDER BY name DESC"):
+        for name, changed, listed in self._db.execute("SELECT name, changed, listed FROM folders"):
             self._seen[name] = changed
             unsettled = listed < changed + relist and now > listed + relist
             if unsettled or _modified(self.knowledge / name) != changed:
                 stale.append(name)
-        return sorted(stale, key=("notes", "events", "cards").index)
+        return sorted(stale, key=FOLDERS.index)
 
     def outlines(self, track: str | None = None) -> list[Card]:
         """The cards of a track, or of all, newest first, with only the fields that pictures and lineages need."""

@@ -32,14 +32,13 @@ from lab.guess import (
     metric_name,
     plain_name,
 )
-from lab.schema import CATEGORIES, DIRECTIONS, RESULT_NAMES, Card, complete, validate_card
+from lab.schema import CATEGORIES, DIRECTIONS, RESULT_NAMES, TYPES, Card, complete, validate_card
 from lab.settings import Settings, load_settings, project_root
 from lab.store import dump_json, write_many
 from lab.tables import Row, Table, clean, read_table, shown, to_number, to_timestamp
 
 COMPARED = "the status is the ledger's; compared with its best row kept before"
 OBJECT_FIELDS = ("tags", "config_diff", "prior_knowledge_used", "platform")
-_COMMIT = re.compile("[0-9A-Za-z][0-9A-Za-z._-]{0,63}")
 
 
 class Imported(NamedTuple):
@@ -60,19 +59,21 @@ class Imported(NamedTuple):
 
 def import_file(
     knowledge: Path, path: Path, *, metric: str | None = None, direction: str | None = None, track: str | None = None,
-    session: str | None = None,
+    session: str | None = None, settings: Settings | None = None,
 ) -> Imported:  # fmt: skip
     """Add a card for every row of the file that has none yet; on disk when this returns.
 
     `metric` and `direction` (min or max) are guessed from the header and the kept rows when not given; `track` and
-    `session` come from the file's name. SettingError where the file cannot be read, or its columns do not tell.
+    `session` come from the file's name. `settings` are the project's, by default those of the one around the commons.
+    SettingError where the file cannot be read, or its columns do not tell.
     """
     if direction not in (None, *DIRECTIONS):
         raise SettingError(f"--direction {direction}: it is one of {', '.join(DIRECTIONS)}")
     said: list[str] = []
     table = read_table(path)
-    root = project_root(knowledge)
-    settings = load_settings(root) if root else Settings()
+    if settings is None:
+        root = project_root(knowledge)
+        settings = load_settings(root) if root else Settings()
     layout = layout_of(path, table, metric, direction, settings, said) if table.columns else None
     bad: list[tuple[int, str]] = []
     ids: list[str] = []
@@ -164,7 +165,7 @@ def _values(row: Row, layout: Layout, best: Card | None) -> Card:
         "timestamp": to_timestamp(role_of(cells, layout, "time")) or in_order,
         "metric": layout.metric,
         "direction": layout.direction,
-        "commit": commit if _COMMIT.fullmatch(commit) else None,
+        "commit": commit if TYPES["commit"].accepts(commit) else None,
         "hypothesis": description or None,
         "category": guess_category(description),
         "tags": guess_tags(description),

@@ -11,11 +11,11 @@ from typing import Any
 
 from lab.brief import DEFAULT_TOKENS, brief_text
 from lab.cards import join
-from lab.errors import CardError
+from lab.errors import CardError, SettingError
 from lab.facts import champion, coverage, find_id, gather, history, main_track, tag_coverage, track_noise
 from lab.index import Index, remove
 from lab.lineage import lineage, metric_value
-from lab.schema import Card
+from lab.schema import PLOT_KINDS, Card
 from lab.stats import posterior
 from lab.store import read_json, replace
 
@@ -106,6 +106,8 @@ def draw(knowledge_dir: Path | str, kind: str, out: Path, track: str | None = No
     """
     from lab import plots  # which loads matplotlib, a second, when it draws
 
+    if kind not in PLOT_KINDS:
+        raise SettingError(f"no plot {kind!r}; the kinds are {', '.join(PLOT_KINDS)}")
     with Index(Path(knowledge_dir)) as index:
         chosen = main_track(index, track)
         if kind == "coverage":

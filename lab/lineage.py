@@ -4,23 +4,22 @@
     print(as_text(graph))
 
 An edge of kind "knowledge" comes from `prior_knowledge_used`, one of kind "commit" from `parent_commit`; a card with
-neither hangs on the champion it was compared with, as an imported one does. A card cited
-that is not in the commons stays as a node of status "missing". Where several cards ran one commit they are siblings,
-and what was built on that commit hangs on the first of them that was kept, or else the first.
+neither hangs on the champion it was compared with ("champion"), as an imported one does. A card cited that is not in
+the commons stays as a node of status "missing". Where several cards ran one commit they are siblings, and what was
+built on that commit hangs on the first of them that was kept, or else the first.
 Not covered: pictures (`lab/plots.py`), and ancestry that git knows but no card has recorded.
 """
 
 import heapq
-import math
 import re
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from lab.brief import DATA_NOTE, one_line
+from lab.brief import DATA_NOTE, number, one_line, signed
 from lab.errors import CardError
-from lab.schema import Card
+from lab.schema import Card, finite
 
 MIN_HASH_CHARACTERS = 7  # what git abbreviates a commit to: a shorter prefix names too many
 MAX_OTHER_PARENTS = 4  # named on a card's line of text
@@ -69,17 +68,7 @@ def lineage(cards: Iterable[Card], card_id: str | None = None) -> Graph:
 
 def metric_value(card: Card) -> float | None:
     """What the card measured of its metric; None when unknown, or not a number that can be compared."""
-    return number(card["results"].get(card.get("metric") or "val_bpb"))
-
-
-def number(value: Any) -> float | None:
-    """`value` as a finite float, None when it is none: results of any name may hold anything."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        return None
-    try:
-        return float(value) if math.isfinite(value) else None
-    except OverflowError:  # a whole number of more than 308 digits
-        return None
+    return finite(card["results"].get(card.get("metric") or "val_bpb"))
 
 
 def _row(name: str, card: Card | None) -> dict[str, Any]:
@@ -91,7 +80,7 @@ def _row(name: str, card: Card | None) -> dict[str, Any]:
         "timestamp": card["timestamp"],
         "metric": card.get("metric"),
         "value": metric_value(card),
-        "delta": number(card["results"].get("delta")),
+        "delta": finite(card["results"].get("delta")),
         "hypothesis": card["hypothesis"],
     }
 
@@ -265,19 +254,11 @@ def _text_row(row: dict[str, Any], others: list[str]) -> str:
 
 
 def _facts(row: dict[str, Any]) -> str:
-    value = "-" if row["value"] is None else as_number(row["value"])
-    delta = "-" if row["delta"] is None else as_number(row["delta"], "+")
-    return f"{row['id'][:12]} {row['status']:<12} {value:>8} {delta:>9}"
-
-
-def as_number(value: float, sign: str = "") -> str:
-    """A result in few characters: six decimals, or powers of ten where those would say nothing or too much."""
-    plain = value == 0 or 1e-4 <= abs(value) < 1e6 or (sign and abs(value) < 1)
-    return f"{value:{sign}.6f}" if plain else f"{value:{sign}.4g}"
+    return f"{row['id'][:12]} {row['status']:<12} {number(row['value']):>8} {signed(row['delta']):>9}"
 
 
 def as_dot(graph: Graph) -> str:
-    """The graph for Graphviz; a dashed arrow is knowledge, a solid one a commit."""
+    """The graph for Graphviz; a dashed arrow is knowledge, a solid one a commit or a champion."""
 
     def quoted(text: str) -> str:
         return text.replace("\\", "\\\\").replace('"', '\\"')
@@ -294,7 +275,7 @@ def as_dot(graph: Graph) -> str:
 
 
 def as_mermaid(graph: Graph) -> str:
-    """The graph for Mermaid, which draws up to 500 links; a dashed arrow is knowledge, a solid one a commit."""
+    """The graph for Mermaid, which draws up to 500 links; the arrows are those of `as_dot`."""
 
     def quoted(text: str) -> str:  # every sign that could be syntax becomes its number, also inside quotes
         return _mermaid_special.sub(lambda found: f"#{ord(found[0])};" if found[0] < "\x7f" else found[0], text)
@@ -304,8 +285,9 @@ def as_mermaid(graph: Graph) -> str:
     for row in graph.nodes:
         label = "<br/>".join(quoted(part) for part in _label(row))
         lines.append(f'  {names[row["id"]]}["{label}"]\n  style {names[row["id"]]} fill:{_colour(row)}')
-    arrows = {"knowledge": "-.->", "commit": "-->"}
-    lines += [f"  {names[edge.parent]} {arrows[edge.kind]} {names[edge.child]}" for edge in graph.edges]
+    for edge in graph.edges:
+        arrow = "-.->" if edge.kind == "knowledge" else "-->"
+        lines.append(f"  {names[edge.parent]} {arrow} {names[edge.child]}")
     return "\n".join(lines)
 
 

@@ -21,7 +21,7 @@ from lab.brief import one_line
 from lab.errors import CardError, StoreError
 from lab.git import blob_hash, blob_sizes, list_folders, read_blobs, store_files
 from lab.notes import NOTE_DEFAULTS
-from lab.schema import MAX_NESTING, Card, complete, too_deep, validate_card, validate_event, validate_note
+from lab.schema import ID_PATTERN, MAX_NESTING, Card, complete, too_deep, validate_card, validate_event, validate_note
 from lab.store import replace, write_new
 
 FOLDERS = ("cards", "events", "notes", "synthesis")
@@ -30,7 +30,7 @@ BATCH_BYTES = 32 << 20
 WRITERS = 8  # their fsyncs share one journal commit: 1,000 files in 0.6 s instead of 1.1 s
 MAX_NAMED, MAX_TOLD_CHARACTERS = 5, 400  # of the files that cannot be used
 
-_NAME = re.compile(r"(cards|events|notes)/[0-9a-f]{12,64}\.json|synthesis/[0-9A-Za-z][0-9A-Za-z._-]{0,99}\.md")
+_NAME = re.compile(rf"(cards|events|notes)/{ID_PATTERN}\.json|synthesis/[0-9A-Za-z][0-9A-Za-z._-]{{0,99}}\.md")
 _VALIDATE: dict[str, Callable[[Card], None]] = {
     "cards": lambda card: validate_card(complete(card)),
     "events": validate_event,

@@ -10,10 +10,11 @@ as plain text: no mathematics, no control characters, □ for what the font lack
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lab.brief import signed
 from lab.canvas import (
     CRASHED,
     FAINT,
@@ -34,10 +35,10 @@ from lab.canvas import (
 )
 from lab.cards import order
 from lab.errors import SettingError
-from lab.lineage import Graph, Line, as_number, number, tree
+from lab.lineage import Graph, Line, tree
 from lab.progress import plot_progress as plot_progress  # one of the pictures, in a module of its own
 from lab.runs import as_runs, champions
-from lab.schema import Card
+from lab.schema import Card, finite
 
 MAX_CATEGORIES = 24
 MAX_BACKBONE = 150
@@ -63,8 +64,8 @@ def plot_coverage(coverage: Mapping[str, Mapping[str, Any]], out: Path) -> None:
         start = [before + count for before, count in zip(start, counts, strict=True)]
     widest = max(start)
     for place, (_, row) in enumerate(shown):
-        best = number(row.get("best_delta"))
-        said = f"{kept[place]} of {row['count']} kept" + (f", best {as_number(best, '+')}" if best is not None else "")
+        best = finite(row.get("best_delta"))
+        said = f"{kept[place]} of {row['count']} kept" + (f", best {signed(best)}" if best is not None else "")
         said = said if row["count"] else "not tried"
         axes.text(start[place] + widest * 0.012, place, said, va="center", color=INK if row["count"] else QUIET)
     axes.set_yticks(places, [""] * len(shown))
@@ -188,14 +189,6 @@ def plot_loss(cards: Sequence[Card], out: Path) -> None:
 def _curve(card: Card) -> list[tuple[float, float]]:
     """(seconds, loss) of the card's curve, NaN for a loss unknown; [] where no loss is known."""
     curve = card["results"].get("loss_curve")
-    pairs = [(seconds, number(loss)) for _, seconds, loss in curve] if isinstance(curve, list) else []
+    pairs = [(seconds, finite(loss)) for _, seconds, loss in curve] if isinstance(curve, list) else []
     known = [(seconds, math.nan if loss is None or abs(loss) > MAX_DRAWN else loss) for seconds, loss in pairs]
     return known if any(not math.isnan(loss) for _, loss in known) else []
-
-
-PLOT_KINDS: dict[str, Callable[..., None]] = {
-    "progress": plot_progress,
-    "coverage": plot_coverage,
-    "lineage": plot_lineage,
-    "loss": plot_loss,
-}

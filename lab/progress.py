@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lab.brief import one_line
+from lab.brief import number, one_line
 from lab.canvas import (
     CRASHED,
     FAINT,
@@ -33,7 +33,7 @@ from lab.canvas import (
 )
 from lab.cards import order
 from lab.errors import SettingError
-from lab.lineage import as_number, metric_value
+from lab.lineage import metric_value
 from lab.schema import Card
 
 if TYPE_CHECKING:
@@ -170,5 +170,5 @@ def _progress_title(track: str | None, points: Sequence[Point], path: Sequence[B
     if path:
         first, best = path[0].y, path[-1].y
         change = f" ({(best - first) / abs(first):+.2%})" if first and abs((best - first) / first) < 100 else ""
-        parts.append(f"{one_line(metric, 30)} {as_number(first)} → {as_number(best)}{change}")
+        parts.append(f"{one_line(metric, 30)} {number(first)} → {number(best)}{change}")
     return track or "runs of no track", " · ".join(parts)

@@ -39,7 +39,7 @@ from lab.errors import DivergedError, LabError, SettingError, StoreError
 from lab.git import git
 from lab.novelty import edit_key
 from lab.outcome import Terminated, card_of, classify, make_error, outcome_of, plain, record, summarise_error, thin
-from lab.schema import CATEGORIES, PHASES, Card, validate_card
+from lab.schema import CATEGORIES, ID_PATTERN, PHASES, Card, validate_card
 from lab.settings import load_settings
 from lab.store import knowledge_dir, read_json, replace, runs_dir
 
@@ -64,7 +64,7 @@ class Run:
 
     def __init__(self, script: Path) -> None:
         source = script.read_bytes()
-        self.id = _run_id(source)
+        self.id = _run_id()
         named = os.environ.get("AUTORESEARCH_RUN_DIR")
         self.dir = Path(named).absolute() if named else runs_dir(script.parent) / self.id
         patch, facts = _facts(script, source)
@@ -179,10 +179,10 @@ class Run:
         return None
 
 
-def _run_id(source: bytes) -> str:
+def _run_id() -> str:
     """The id a runner has given to this run, or a new one."""
     given = os.environ.get("AUTORESEARCH_RUN_ID")
-    if given and not re.fullmatch("[0-9a-f]{12,64}", given):
+    if given and not re.fullmatch(ID_PATTERN, given):
         raise SettingError(f"AUTORESEARCH_RUN_ID={given!r} is not a run id; use 12 to 64 hex characters or unset it")
     return given or new_id()
 

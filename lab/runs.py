@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from lab.brief import one_line
-from lab.lineage import metric_value, number
-from lab.schema import CATEGORIES, Card
-from lab.stats import Noise, noise
+from lab.lineage import metric_value
+from lab.schema import CATEGORIES, Card, finite
+from lab.stats import Noise, gain, noise
 
 MIN_FAILURES = 2  # tries of one thing, none kept, to say that it never worked
 
@@ -30,7 +30,7 @@ class Run(NamedTuple):
     @property
     def gain(self) -> float | None:
         """The difference with the sign that makes an improvement positive."""
-        return None if self.delta is None else (-self.delta if self.card["direction"] == "min" else self.delta)
+        return None if self.delta is None else gain(self.delta, self.card["direction"])
 
     @property
     def kept(self) -> bool:
@@ -55,7 +55,7 @@ def as_runs(cards: Sequence[Card]) -> list[Run]:
     runs = []
     for card in cards:
         value, track = metric_value(card), card["track"]
-        delta = number(card["results"].get("delta"))
+        delta = finite(card["results"].get("delta"))
         if delta is None and value is not None and track in best:
             delta = value - best[track]
         run = Run(card, value, delta)

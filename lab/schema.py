@@ -14,6 +14,7 @@ from lab.errors import CardError
 
 SCHEMA = 2
 
+ID_PATTERN = "[0-9a-f]{12,64}"
 STATUSES = ("keep", "revert", "inconclusive", "crash", "retracted")
 DECISIONS = STATUSES[:-1]  # a retraction is an event of its own
 STATUS_ALIASES = {"discard": "revert"}
@@ -36,6 +37,8 @@ EVENT_FIELDS = {
 }  # fmt: skip
 EVENT_KINDS = tuple(EVENT_FIELDS)
 NOTE_KINDS = ("insight", "question", "memory", "answer")
+PLOT_KINDS = ("progress", "coverage", "lineage", "loss")
+EXPORT_FORMATS = ("tsv", "jsonl", "csv", "parquet")
 MAX_LOSS_CURVE_POINTS = 64
 MAX_NESTING = 100  # objects and lists in each other: not every parser follows deeper
 LARGEST = sys.float_info.max
@@ -61,15 +64,21 @@ class Type(NamedTuple):
     schema: dict[str, Any]
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether a value is a number as records have it: finite, within the floats, and not true or false."""
     # Most are floats, a hundred in a loss curve: they are told first.
     known = type(value) is float or (isinstance(value, (int, float)) and not isinstance(value, bool))
     # An integer beyond the floats is a number to Python, and to nobody else who reads the file.
     return known and abs(value) <= LARGEST
 
 
+def finite(value: Any) -> float | None:
+    """`value` as a float, None when it is no number: results of any name may hold anything."""
+    return float(value) if is_number(value) else None
+
+
 def _is_integer(value: Any) -> bool:
-    return _is_number(value) and value == value // 1  # 8.0 is whole too, as in JSON Schema
+    return is_number(value) and value == value // 1  # 8.0 is whole too, as in JSON Schema
 
 
 def _is_text(value: Any) -> bool:
@@ -94,7 +103,7 @@ def _is_point(value: Any) -> bool:
     plain = type(step) is int and type(seconds) is float and type(loss) is float and 0 <= step < 2**53
     if plain and abs(seconds) + abs(loss) <= LARGEST:
         return True
-    return _is_integer(step) and _is_number(seconds) and (loss is None or _is_number(loss))
+    return _is_integer(step) and is_number(seconds) and (loss is None or is_number(loss))
 
 
 def _is_difference(value: Any) -> bool:
@@ -122,7 +131,7 @@ TYPES = {
     "text": Type(_is_text, "text", {"type": "string"}),
     "texts": Type(_is_texts, "a list of texts", {"type": "array", "items": {"type": "string"}}),
     "integer": Type(_is_integer, "a whole number", {"type": "integer"}),
-    "number": Type(_is_number, "a finite number", {"type": "number"}),
+    "number": Type(is_number, "a finite number", {"type": "number"}),
     "true": Type(lambda value: value is True, "true", {"const": True}),
     "object": Type(lambda value: isinstance(value, dict), "an object", {"type": "object"}),
     "curve": Type(
@@ -135,7 +144,7 @@ TYPES = {
         "an object of pairs, {name: [old, new]}",
         {"type": "object", "additionalProperties": _PAIR},
     ),
-    "id": _matching("[0-9a-f]{12,64}", "12 to 64 hex characters"),
+    "id": _matching(ID_PATTERN, "12 to 64 hex characters"),
     # Not only hashes: the ledgers of other projects call their first row "baseline".
     "commit": _matching(
         "[0-9A-Za-z][0-9A-Za-z._-]{0,63}", "a commit's hash or name: at most 64 letters, digits, dots, dashes"
@@ -290,7 +299,7 @@ def contradiction(card: Card) -> str | None:
     """Why status and result contradict each other, None when they do not. The card is valid in all else."""
     metric, status = card["metric"], card["status"]
     value = card["results"].get(metric)
-    if not (value is None or _is_number(value)):
+    if not (value is None or is_number(value)):
         return f"card field results.{metric}: {_shown(value)} is not allowed; it must be a number or null"
     if status == "crash" and value is not None:
         return f"card field results.{metric}: {value} is not allowed; a crash has no result, it must be null"

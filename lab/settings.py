@@ -24,7 +24,7 @@ class Settings(NamedTuple):
     """`[tool.autoresearch]`: `command` runs one experiment in the project's folder, paths are relative to it.
 
     `direction` says whether the smaller ("min") or the larger ("max") value of `metric` is the better one. A name in
-    `editable` or `frozen` may be a folder. `knowledge_branch` None means the remote's default branch.
+    `editable` or `frozen` may be a folder. `knowledge_branch` is where `commons.py sync` shares the records.
     """
 
     metric: str = "val_bpb"
@@ -32,7 +32,7 @@ class Settings(NamedTuple):
     command: str = "uv run train.py"
     editable: tuple[str, ...] = ("train.py",)
     frozen: tuple[str, ...] = ("prepare.py", "platform_utils.py", "lab")
-    knowledge_branch: str | None = None
+    knowledge_branch: str = "commons"
 
 
 def load_settings(folder: Path) -> Settings:
@@ -46,7 +46,7 @@ def load_settings(folder: Path) -> Settings:
         names = ", ".join(Settings._fields)
         raise SettingError(f"{path}: [tool.autoresearch] has no setting {strange[0]!r}; the settings are {names}")
     for name, value in section.items():
-        accepts, words = _ALLOWED[name]
+        accepts, words = ALLOWED[name]
         if not accepts(value):
             raise SettingError(f"{path}: [tool.autoresearch] {name} = {value!r} is not allowed; it must be {words}")
     values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in section.items()}
@@ -104,7 +104,7 @@ def _stays_below(path: str) -> bool:
 
 _PATHS = _are_paths, 'a list of paths below this folder, such as ["train.py", "lab"], without .. or a / at an end'
 # What each setting accepts, and the words for it.
-_ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
+ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "metric": TYPES["metric"][:2],
     "direction": TYPES["direction"][:2],
     "command": (_matches(r"[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*"), "a command on one line"),

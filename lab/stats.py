@@ -65,16 +65,20 @@ def noise(rows: Sequence[dict[str, Any]]) -> Noise:
     return Noise(prior, "assumed; no repeats yet")
 
 
+def gain(delta: float, direction: str) -> float:
+    """A difference with the sign that makes an improvement positive."""
+    return -delta if direction == "min" else delta
+
+
 def better(delta: float, direction: str, sd: float, runs: int = 1) -> float:
     """Probability that a run beats the one it was compared with: their difference, both noisy, no prior.
 
     `runs` is how many repeats the mean behind `delta` has.
     """
-    gain = -delta if direction == "min" else delta
-    spread = sd * math.sqrt(1 + 1 / runs)
+    gained, spread = gain(delta, direction), sd * math.sqrt(1 + 1 / runs)
     if spread == 0:
-        return 0.5 if gain == 0 else float(gain > 0)
-    return 0.5 * math.erfc(-gain / spread / math.sqrt(2))
+        return 0.5 if gained == 0 else float(gained > 0)
+    return 0.5 * math.erfc(-gained / spread / math.sqrt(2))
 
 
 def posterior(rows: Sequence[dict[str, Any]], sd: float) -> list[tuple[float, float]]:

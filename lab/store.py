@@ -25,6 +25,7 @@ _NOT_FINITE = re.compile(rb"[NIeE](?:aN|nfinity|\+?[0-9]{3,}[,\s\]}])")
 # Files that `write_many` makes between two waits for the disk.
 BATCH = 2000
 _LIST_OF_NUMBERS = re.compile(r"\[\n([-+.\deEnul,\s]+)\n\s*\]")
+_REPAIR = "`commons.py doctor` sets it right"
 
 
 def dump_json(value: Any) -> bytes:
@@ -80,9 +81,6 @@ def record_names(folder: Path) -> list[str]:
         return []
     except OSError as error:
         raise StoreError(f"cannot read {folder}: {error.strerror}") from error
-
-
-_REPAIR = "`commons.py doctor` sets it right"
 
 
 def write_new(path: Path, content: bytes | dict[str, Any]) -> bool:
@@ -175,6 +173,21 @@ def sync_folder(folder: Path) -> None:
 
 def _cannot_write(path: Path, error: OSError) -> StoreError:
     return StoreError(f"cannot write {path}: {error.strerror}; free space there or make the folder writable")
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of this machine has this id; where there is no way to ask, it is taken to."""
+    if os.name != "posix":
+        return True  # signal 0 is no question there but Ctrl-C
+    if pid < 1:
+        return False  # 0 and less would ask about groups of processes
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True  # it is somebody else's
+    except (OSError, OverflowError):
+        return False
+    return True
 
 
 def knowledge_dir(checkout: Path) -> Path:

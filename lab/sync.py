@@ -7,7 +7,7 @@ Records are immutable and named by id, so a merge is a union; nothing is ever re
 index of its own: HEAD, the user's index and branches, and every file outside the commons stay as they are.
 refs/autoresearch/knowledge is the last state this clone has seen, and what deleted files are restored from.
 
-The knowledge branch is one of its own (`DEFAULT_BRANCH`), unrelated to the code's: a record that is tracked on the
+The knowledge branch is one of its own (`commons`), unrelated to the code's: a record that is tracked on the
 code's branch would be deleted from the disk by `git reset --hard` and by a switch to a branch without it, each
 worktree would check out every card, and a protected main would refuse the push. The setting
 `knowledge_branch` overrides it.
@@ -35,8 +35,8 @@ from lab.git import (
     run_git,
 )
 from lab.merge import Commons, Files, Said, merge
+from lab.settings import Settings
 
-DEFAULT_BRANCH = "commons"
 MAX_TRIES = 20
 MAX_REFUSALS = 4  # of a push, while nobody else's push explains them
 STALE_INDEX_SECONDS = 3600.0
@@ -59,7 +59,12 @@ class Synced(NamedTuple):
 
 
 def sync(
-    checkout: Path, knowledge: Path, *, remote: str | None = "origin", branch: str | None = None, dry_run: bool = False
+    checkout: Path,
+    knowledge: Path,
+    *,
+    remote: str | None = "origin",
+    branch: str = Settings().knowledge_branch,
+    dry_run: bool = False,
 ) -> Synced:
     """Bring the commons and the knowledge branch of `remote` to the same records; without a remote, the local ref.
 
@@ -67,7 +72,7 @@ def sync(
     git, the remote or the disk refuses; by then the records of this clone are safe in refs/autoresearch/knowledge.
     """
     commons = _find_commons(checkout, knowledge)
-    branch = _checked_branch(commons, branch or DEFAULT_BRANCH)
+    branch = _checked_branch(commons, branch)
     said: Said = {}
     if remote is not None and not _has_remote(commons, remote):
         said[f"no remote {remote!r} here: the records are committed to {KNOWLEDGE_REF} of this clone only"] = None

@@ -19,10 +19,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lab.brief import one_line
+from lab.brief import number, one_line, signed, time_is_unknown
 from lab.cards import load_cards, order
 from lab.errors import SettingError, StoreError
-from lab.lineage import as_number
 from lab.notes import load_notes
 from lab.runs import (
     Run,
@@ -115,7 +114,7 @@ def open_questions(cards: Iterable[Card], notes: Iterable[Card]) -> list[str]:
     runs = as_runs(sorted(cards, key=order))
     for _, of_track in by_track(runs)[:TOP_TRACKS]:
         for run in near_misses(of_track)[:3]:
-            about = f"{run.card['id'][:12]}, {idea(run.card)} ({_number(run.delta, '+')})"
+            about = f"{run.card['id'][:12]}, {idea(run.card)} ({signed(run.delta)})"
             questions.append(f"near miss {about}: worth a replicate")
     for name, of_category in by_category(runs).items():
         count, kept = len(of_category), sum(run.kept for run in of_category)
@@ -152,16 +151,12 @@ def _n(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def _number(value: float | None, sign: str = "") -> str:
-    return "?" if value is None else as_number(value, sign)
-
-
 def _counts(runs: Sequence[Run]) -> str:
     counts = Counter(run.card["status"] for run in runs)
     suspect = sum(bool(run.card["quarantined"]) for run in runs)
     parts = [f"{counts[status]} {status}" for status in STATUSES if counts[status]]
     parts += [f"{suspect} of them suspect"] if suspect else []
-    times = [run.card["timestamp"][:10] for run in runs if not run.card["timestamp"].startswith("1970")]
+    times = [run.card["timestamp"][:10] for run in runs if not time_is_unknown(run.card["timestamp"])]
     when = f" From {times[0]} to {times[-1]}." if times else ""
     return f"{_n(len(runs), 'experiment')}: {', '.join(parts) or 'no cards yet'}.{when}"
 
@@ -173,15 +168,15 @@ def _progress(of_track: Sequence[Run]) -> str:
         return "No kept result yet."
     first, last = path[0], path[-1]
     metric, better = escaped(first.card["metric"]), "lower" if first.card["direction"] == "min" else "higher"
-    said = f"{metric} ({better} is better): {_number(first.value)} at the start ({first.card['id'][:12]})"
+    said = f"{metric} ({better} is better): {number(first.value)} at the start ({first.card['id'][:12]})"
     if last is first:
         return f"{said}; nothing has beaten it in {_n(len(of_track) - 1, 'further experiment')}."
     gained = (last.value or 0.0) - (first.value or 0.0)
     sd, basis = track_noise(of_track)
     return (
-        f"{said}, {_number(last.value)} at best ({last.card['id'][:12]}): {_number(gained, '+')} "
+        f"{said}, {number(last.value)} at best ({last.card['id'][:12]}): {signed(gained)} "
         f"in {_n(len(path) - 1, 'step')} of {_n(len(of_track), 'experiment')}. "
-        f"Noise between repeats: {_number(sd)} ({basis})."
+        f"Noise between repeats: {number(sd)} ({basis})."
     )
 
 
@@ -189,7 +184,7 @@ def _told(run: Run) -> str:
     """One run as a bullet: difference, id, what was tried, and the lesson unless the hypothesis has it."""
     tried, lesson = run.card["hypothesis"] or "no hypothesis", run.card["lesson"] or ""
     more = f": {escaped(lesson)}" if lesson and lesson.casefold() not in tried.casefold() else ""
-    return f"- {_number(run.delta, '+')} `{run.card['id'][:12]}` {escaped(tried)}{more}"
+    return f"- {signed(run.delta)} `{run.card['id'][:12]}` {escaped(tried)}{more}"
 
 
 def _steps(runs: Iterable[Run], most: int) -> list[str]:
@@ -241,7 +236,7 @@ def _findings(runs: Sequence[Run]) -> list[str]:
     for group in findings(runs):
         held = [run for run in group if run.helped]
         where, tried = ({run.hardware for run in some} for some in (held, group))
-        deltas = ", ".join(_number(run.delta, "+") for run in group[:5])
+        deltas = ", ".join(signed(run.delta) for run in group[:5])
         more = f", and {len(group) - 5} more" if len(group) > 5 else ""
         told = f" on {len(where)} of {_n(len(tried), 'kind')} of hardware" if kinds > 1 else ""
         lines.append(f"- {deltas}{more}{told} `{held[0].card['id'][:12]}` {escaped(change(held[0].card))}")
@@ -255,7 +250,7 @@ def _coverage(runs: Sequence[Run]) -> list[str]:
         rare = "hardly tried" if row["count"] else "untried"
         state = "saturated" if saturated(row) else rare if row["count"] <= UNDER_EXPLORED_RUNS else ""
         compared = [run for run in of_category if run.gain is not None]
-        best = _number(best_of(compared).delta, "+") if compared else ""
+        best = signed(best_of(compared).delta) if compared else ""
         lines.append(f"| {name} | {row['count']} | {row['kept']} | {best} | {state} |")
     return lines
 

@@ -20,7 +20,7 @@ from lab.brief import one_line
 from lab.errors import CardError, StoreError
 from lab.git import KNOWLEDGE_REF, blob_hash, blob_sizes, git, read_blobs
 from lab.notes import NOTE_DEFAULTS
-from lab.schema import MAX_NESTING, Card, complete, too_deep, validate_card, validate_event, validate_note
+from lab.schema import ID_PATTERN, MAX_NESTING, Card, complete, too_deep, validate_card, validate_event, validate_note
 
 QUARANTINE = "quarantine"
 MIN_ID_CHARACTERS = 7  # a shorter beginning of an id names nothing for long
@@ -28,7 +28,7 @@ BLOBS_AT_ONCE = 100
 
 # In this order: a card is examined with the events about it known.
 VALIDATE = {"events": validate_event, "notes": validate_note, "cards": validate_card}
-RECORD_NAME = re.compile(r"[0-9a-f]{12,64}\.json")
+RECORD_NAME = re.compile(rf"{ID_PATTERN}\.json")
 _ALGORITHM = {40: "sha1", 64: "sha256"}  # by the length of a hash
 
 

@@ -239,7 +239,8 @@ def test_an_id_that_nothing_has(run, home, command, name):
     before = contents(home)
     words = [name if word == "{}" else word for word in NAMING[command].split()]
     what = "note" if command == "answer" else "card"
-    line = f"error: no {what} {name!r}; `commons.py history` lists the cards, `commons.py search` finds words\n"
+    lists = "read-brief` lists the open questions" if command == "answer" else "history` lists the cards"
+    line = f"error: no {what} {name!r}; `commons.py {lists}, `commons.py search` finds words\n"
     assert run(*words) == (2, "", " ".join(line.split()) + "\n")
     assert contents(home) == before
 

@@ -386,3 +386,32 @@ def test_a_status_that_the_run_does_not_bear_leaves_nothing_behind(run, knowledg
         2, "", "error: card field results.val_bpb: null is not allowed; a card with status keep needs a result\n",
     )  # fmt: skip
     assert not (knowledge / "events").exists()
+
+
+def test_a_whole_id_that_begins_another_is_the_card(run, knowledge):
+    for name in ("a" * 12, "a" * 12 + "b"):
+        add_card(knowledge, KEPT | {"id": name, "run_id": name, "hypothesis": name})
+    assert run("show", "a" * 12)[0] == 0
+    assert run("show", "aaaa")[::2] == (2, f"error: 'aaaa' names 2 cards; give more of the id, such as {'a' * 12}\n")
+    said = ("--status", "keep", "--result", "0.9979")
+    assert run(*WRITE, *said, "--run", "a" * 12)[1] == f"added to card {'a' * 12}: keep -> keep\n"
+    message = f"error: --run aaaa: several runs begin so; give more of the id, such as {'a' * 12}\n"
+    assert run(*WRITE, *said, "--run", "aaaa")[::2] == (2, message)
+
+
+def test_what_a_peer_wrote_is_harmless_in_every_answer(run, knowledge):
+    odd = {"score": 1.5, "score_stderr": "big", "n": 10**400}
+    about = {"metric": "score", "direction": "max", "track": "t\x1b[31m", "results": odd}
+    add_card(knowledge, KEPT | about)
+    add_card(knowledge, KEPT | about | {"id": B, "run_id": B, "results": odd | {"n": 3 * 10**400}})
+    for words in (("show", A), ("diff", A, B), ("export", "--format", "parquet", "--out", "cards.parquet")):
+        assert run(*words)[::2] == (0, "")
+    assert run("best", "--track", "x")[::2] == (2, "error: --track 'x' is none of the tracks: t [31m\n")
+
+
+def test_an_import_into_any_folder_has_the_metric_of_the_project(run, knowledge, tmp_path_factory):
+    (knowledge.parent / "pyproject.toml").write_text('[tool.autoresearch]\nmetric = "speedup"\ndirection = "max"\n')
+    (knowledge.parent / "results.tsv").write_text("commit\tspeedup\tstatus\tdescription\na1\t1.5\tkeep\tx\n")
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    assert run("import", "results.tsv", "--knowledge-dir", elsewhere)[0] == 0
+    assert load_cards(elsewhere)[0]["direction"] == "max"

@@ -12,9 +12,9 @@ import pytest
 
 from lab.cards import add_card, load_cards
 from lab.errors import SettingError
-from lab.export import FORMATS, export_cards, export_file
+from lab.export import export_cards, export_file
 from lab.ledger import import_file
-from lab.schema import complete
+from lab.schema import EXPORT_FORMATS, complete
 
 ROOT = Path(__file__).parent.parent
 
@@ -138,14 +138,15 @@ def test_parquet_has_the_columns_of_csv():
 def test_without_pyarrow_parquet_says_so_and_the_others_work():
     script = (
         "import sys, io; sys.modules['pyarrow'] = None\n"
-        "from lab.export import FORMATS, export_cards\n"
-        "for format in FORMATS:\n"
+        "from lab.export import export_cards\n"
+        "from lab.schema import EXPORT_FORMATS\n"
+        "for format in EXPORT_FORMATS:\n"
         "    try: export_cards([], format, io.BytesIO())\n"
         "    except Exception as error: print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     said = "--format parquet needs pyarrow, which is not installed; `uv sync` or use csv\n"
-    assert (done.stdout, done.stderr, FORMATS[-1]) == (said, "", "parquet")
+    assert (done.stdout, done.stderr, EXPORT_FORMATS[-1]) == (said, "", "parquet")
 
 
 @pytest.fixture

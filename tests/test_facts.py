@@ -335,6 +335,8 @@ def test_runs_of_living_processes_are_running(commons, tmp_path):
     start(runs / ("b" * 16), ended.pid)
     start(runs / f"{done:0>16}", os.getpid())  # it has a card
     start(runs / ("c" * 16), 1)  # alive, perhaps somebody else's
+    start(runs / ("d" * 16), os.getpid())
+    (runs / ("d" * 16) / "start.json").write_text("{")  # damaged: the brief does without it
     (runs / "empty").mkdir()
     (runs / "file").write_text("")
     found = sorted(commons.ask("running", runs), key=lambda row: row["id"])

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab.errors import CardError
-from lab.lineage import as_dot, as_json, as_mermaid, as_text, lineage, number, tree
-from lab.schema import complete
+from lab.lineage import as_dot, as_json, as_mermaid, as_text, lineage, tree
+from lab.schema import complete, finite
 
 
 def card(number, *cites, commit=None, parent=None, status="revert", value=0.99, hypothesis="idea"):
@@ -155,4 +155,12 @@ def test_text_cannot_become_syntax(text):
     ("value", "read"), [(1, 1.0), (True, None), ("1", None), (None, None), (10**400, None), (float("nan"), None)]
 )
 def test_a_result_of_any_kind_is_a_number_or_nothing(value, read):
-    assert number(value) == read
+    assert finite(value) == read
+
+
+def test_every_kind_of_edge_can_be_drawn():
+    champion, knowledge, commit = card(1, commit="aa"), card(2, 1), card(3, commit="bb", parent="aa")
+    graph = lineage([champion, knowledge, commit, card(4) | {"decision": {"champion": f"{1:012x}"}}])
+    assert [edge.kind for edge in graph.edges] == ["knowledge", "commit", "champion"]
+    assert as_mermaid(graph).splitlines()[-3:] == ["  n0 -.-> n1", "  n0 --> n2", "  n0 --> n3"]
+    assert as_dot(graph).splitlines()[-4:-1] == ["  n0 -> n1 [style=dashed];", "  n0 -> n2;", "  n0 -> n3;"]

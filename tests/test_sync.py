@@ -20,9 +20,10 @@ from lab.merge import FOLDERS, MAX_FILE_BYTES
 from lab.notes import add_note
 from lab.setup import init
 from lab.store import dump_json, replace
-from lab.sync import DEFAULT_BRANCH, sync
+from lab.sync import sync
 
 ROOT = Path(__file__).parent.parent
+DEFAULT_BRANCH = "commons"
 KEPT = {"status": "keep", "results": {"val_bpb": 0.99}}
 SYNC = """
 import sys
@@ -551,3 +552,14 @@ def test_the_branch_of_a_remote_that_was_rewound_is_filled_again(two, remote):
     git(a.path, "clean", "-fdxq")
     assert a.sync()[:3] == (1, 0, 2)
     assert len(git(remote, "ls-tree", "-r", "--name-only", DEFAULT_BRANCH).splitlines()) == 2
+
+
+def test_a_hook_of_git_may_sync(two, monkeypatch):
+    """Git tells its hooks where its folder is, which is not meant for the git that sync starts."""
+    a, _ = two
+    a.write()
+    monkeypatch.setenv("GIT_DIR", str(a.path / ".git"))
+    done = a.sync()
+    monkeypatch.delenv("GIT_DIR")
+    assert done.pushed == 1
+    assert a.files() and "knowledge/cards/" in git(a.path, "ls-tree", "-r", "--name-only", KNOWLEDGE_REF)
