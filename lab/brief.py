@@ -68,7 +68,7 @@ def _cut(text: str, length: int) -> str:
 
 def _head(facts: dict[str, Any]) -> list[str]:
     counts = ", ".join(f"{count} {name}" for name, count in facts["status"].items())
-    lines = [f"{facts['cards']} card{'s' if facts['cards'] != 1 else ''}: {counts}", DATA_NOTE]
+    lines = [f"{facts['cards']} card{'s' if facts['cards'] != 1 else ''}: {counts or 'none yet'}", DATA_NOTE]
     best, first, noise = facts["champion"], facts["first"], facts["noise"]
     if facts["track"] is None:
         return [*lines, "No card names a track: nothing can be compared."]
@@ -213,6 +213,9 @@ def card_text(card: Card) -> str:
         (one_line(card["metric"], 13), _value(card["metric"], results)),
         ("verdict", _data(f"{decision['status']}: {decision['reason']}") if decision else None),
         ("champion then", decision.get("champion") if decision else None),
+        ("retracted", _data(card["retraction_reason"])),
+        ("before that", card["status_before"]),
+        ("suspect", _data(card["quarantined"])),
         ("lesson", _data(card["lesson"])),
         ("changed", _changes(card["config_diff"])),
         ("track", _data(card["track"])),

@@ -64,14 +64,14 @@ def new_figure(out: Path, left: float = 0.075) -> tuple[Figure, Axes]:
 
 def headline(axes: Axes, title: str, facts: str) -> None:
     """What the picture shows, and below it the facts in a line."""
-    axes.text(0, 1.095, drawable(title, 90), transform=axes.transAxes, fontsize=15, weight="bold", color=INK,
+    axes.text(0, 1.115, drawable(title, 90), transform=axes.transAxes, fontsize=15, weight="bold", color=INK,
               parse_math=False)  # fmt: skip
-    axes.text(0, 1.045, drawable(facts, 200), transform=axes.transAxes, fontsize=10.5, color=QUIET, parse_math=False)
+    axes.text(0, 1.068, drawable(facts, 200), transform=axes.transAxes, fontsize=10.5, color=QUIET, parse_math=False)
 
 
 def legend(axes: Axes) -> None:
     """One quiet row over the axes at the right: what marks are there."""
-    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.02), ncols=6, frameon=False, fontsize=10, labelcolor=QUIET,
+    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.01), ncols=6, frameon=False, fontsize=10, labelcolor=QUIET,
                 handletextpad=0.3, columnspacing=1.4, borderaxespad=0.0, numpoints=1)  # fmt: skip
 
 

@@ -43,19 +43,24 @@ def utc_now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(milliseconds // 1000)) + f".{milliseconds % 1000:03d}Z"
 
 
+def by_hand(metric: str) -> str:
+    """The track of cards that name none: those written by hand of one metric are compared with each other."""
+    return f"{metric}-by-hand"
+
+
 def card_path(knowledge: Path, card_id: str) -> Path:
     """Where the card of this id is kept."""
     return knowledge / "cards" / f"{card_id}.json"
 
 
-def add_card(knowledge: Path, values: Card) -> Card:
+def add_card(knowledge: Path | str, values: Card) -> Card:
     """Write a new card with these values and return it whole; `id` and `timestamp` are made when missing.
 
     CardError when a value is not allowed, or when the id has a card: a card is never rewritten.
     """
     card = complete({"id": new_id(), "timestamp": utc_now()} | values)
     validate_card(card)
-    if not write_new(card_path(knowledge, card["id"]), card):
+    if not write_new(card_path(Path(knowledge), card["id"]), card):
         raise CardError(f"card {card['id']} exists already; `commons.py write-card --run {card['id']}` adds to it")
     return card
 
@@ -82,6 +87,7 @@ def create_card(
     if status == "crash" and not results.get(metric):
         results = results | {metric: None, "delta": None}
     given = {
+        "track": by_hand(metric),
         "commit": commit_id,
         "hypothesis": hypothesis,
         "config_diff": pairs(config_diff),
@@ -92,7 +98,7 @@ def create_card(
         "prior_knowledge_used": prior_knowledge_used or [],
         "category": next((tag for tag in tags if tag in CATEGORIES), None),
     }
-    return add_card(Path(knowledge_dir), given | fields)
+    return add_card(knowledge_dir, given | fields)
 
 
 def pairs(difference: dict[str, Any] | None) -> dict[str, list[Any]] | None:
@@ -154,7 +160,7 @@ def read_event(knowledge: Path, event_id: str) -> Card:
     return event
 
 
-def join(knowledge: Path, card: Card, kind: str, fields: Card) -> Card:
+def join(knowledge: Path | str, card: Card, kind: str, fields: Card) -> Card:
     """Add to a card by an event (`lab.schema.EVENT_FIELDS`) and return the card as it reads now.
 
     A measurement is filled in where the card has null and never overwritten. CardError when a value is not allowed.
@@ -164,11 +170,11 @@ def join(knowledge: Path, card: Card, kind: str, fields: Card) -> Card:
     validate_event(event)
     joined = _lay(card, event)
     validate_card(joined)
-    write_new(knowledge / "events" / f"{event['id']}.json", event)
+    write_new(Path(knowledge) / "events" / f"{event['id']}.json", event)
     return joined
 
 
-def join_run(knowledge: Path, card: Card, values: Card) -> Card:
+def join_run(knowledge: Path | str, card: Card, values: Card) -> Card:
     """Add what an agent says of a run, `values`, to the card which that run has made; the card as it reads now.
 
     CardError when it contradicts the run: the status of a crash, or a result that the run has not measured.

@@ -43,7 +43,12 @@ def cmd_read_brief(args: Arguments) -> None:
         found = facts.gather(index, args.track, args.idea)
         found["running"] = facts.running(index, runs_dir(args.project))
     found["queue"] = facts.queued(args.knowledge_dir)
-    answer(args, found, brief_text(found, args.tokens) if found["cards"] else nothing_in(args))
+    answer(args, found, brief_text(found, args.tokens) if _tells(found) else nothing_in(args))
+
+
+def _tells(found: dict[str, Any]) -> bool:
+    """Whether there is anything to tell: the first agent of all may have company, questions or a queue."""
+    return any(found[name] for name in ("cards", "questions", "insights", "running", "queue"))
 
 
 @command()

@@ -7,7 +7,7 @@ from typing import Any
 
 from lab import facts
 from lab.brief import one_line
-from lab.cards import add_card, join, join_run, new_id, pairs, utc_now
+from lab.cards import add_card, by_hand, join, join_run, new_id, pairs, utc_now
 from lab.cli import Arguments, answer, arg, command, print_json
 from lab.errors import CardError, SettingError
 from lab.index import Index
@@ -70,6 +70,9 @@ def cmd_init(args: Arguments) -> None:
 def cmd_write_card(args: Arguments) -> None:
     """Write a card, or add to the card that the run has made"""
     settings = load_settings(args.project)
+    for name in ("hypothesis", "tags"):
+        if not getattr(args, name).strip(" ,"):
+            raise SettingError(f"--{name} is empty; say what was tried")
     if not HASH.fullmatch(args.commit):
         from lab.git import full_hash  # starts a process, which a hash does not need
 
@@ -172,12 +175,12 @@ def _compared(index: Index, values: Card, settings: Settings) -> Card:
     """The values with a track, and with the difference from its champion where that was not given."""
     if "track" not in values:
         tracks = facts.tracks_of(index)
-        values = values | {"track": tracks[0]["track"] if len(tracks) == 1 else f"{settings.metric}-by-hand"}
+        values = values | {"track": tracks[0]["track"] if len(tracks) == 1 else by_hand(settings.metric)}
     best, results = facts.champion(index, values["track"]), values["results"]
     value = results.get(settings.metric)
     comparable = best is not None and best["metric"] == settings.metric
     if best and comparable and value is not None and results.get("delta") is None:
-        values = values | {"results": results | {"delta": value - best["result"]}}
+        values = values | {"results": results | {"delta": float(f"{value - best['result']:.12g}")}}
     return values
 
 

@@ -139,6 +139,10 @@ def _index(knowledge: Path) -> Iterator[Problem]:
     if reason := index.check(knowledge):
         remedy = "--repair removes it; the next reader builds it again"
         yield Problem("index", "index.sqlite", one_line(reason), remedy, "rebuild")
+    elif changed := list(index.edited(knowledge)):
+        why = f"{len(changed)} of its cards were edited since in their files, first cards/{changed[0]}.json"
+        remedy = "retract them where the edit is wrong; --repair removes the index; the next reader builds it again"
+        yield Problem("index", "index.sqlite", why, remedy, "rebuild")
 
 
 def _queue(knowledge: Path) -> Iterator[Problem]:

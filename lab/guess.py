@@ -15,7 +15,9 @@ from lab.tables import to_number
 
 # What a column is, by its name in lower case with _ for all that is no letter or digit; the first that is there wins.
 ROLES = {
-    "commit": ("commit", "commit_id", "commit_hash", "git_commit", "sha", "hash", "parent_commit", "id", "run"),
+    "commit": (
+        "commit", "commit_id", "commit_hash", "commit_sha", "git_commit", "sha", "hash", "parent_commit", "id", "run",
+    ),
     "status": ("status", "outcome", "decision", "verdict", "state", "result"),
     "description": (
         "description", "hypothesis", "change", "idea", "notes", "summary", "message", "experiment", "name",
@@ -32,6 +34,7 @@ STATUS_WORDS = {
         "keep": "keep kept accept accepted improved baseline success",
         "revert": "discard discarded revert reverted reject rejected worse no",
         "crash": "crash crashed fail failed error oom nan timeout killed",
+        "retracted": "retracted",
         "inconclusive": "finished completed inconclusive neutral",
     }.items()
     for word in words.split()

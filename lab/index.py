@@ -16,12 +16,12 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from lab.errors import SettingError, StoreError
+from lab.errors import LabError, SettingError, StoreError
 from lab.schema import Card
 from lab.store import record_names
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from lab.mirror import Mirror
 
 # Another number in `user_version` means other tables: the file is made anew.
-VERSION = 5
+VERSION = 6
 FOLDERS = ("notes", "events", "cards")  # in this order: a card is folded with its events
 RELIST_SECONDS = 10
 BUSY_SECONDS = 300  # as long as another process may take to build the index of a large commons
@@ -242,7 +242,7 @@ def check(knowledge: Path) -> str | None:
     if not path.exists():
         return None
     try:
-        db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        db = _read_only(path)
         try:
             answer = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
         finally:
@@ -250,6 +250,24 @@ def check(knowledge: Path) -> str | None:
     except sqlite3.Error as error:
         return str(error)
     return None if answer == "ok" else " ".join(answer.split())
+
+
+def _read_only(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+
+
+def edited(knowledge: Path) -> Iterator[str]:
+    """The cards that do not say any more what the index took in: somebody has edited the files in place."""
+    from lab.mirror import COLUMNS, Mirror, values_of
+
+    path = knowledge / "index.sqlite"
+    if not path.exists():
+        return
+    with suppress(sqlite3.Error), closing(_read_only(path)) as db:
+        for row in db.execute(f"SELECT {', '.join(COLUMNS)} FROM cards ORDER BY id"):
+            with suppress(LabError):  # gone, or what is wrong with it is told by others
+                if values_of(Mirror(knowledge, db).read(row[0])) != list(row):
+                    yield row[0]
 
 
 def remove(knowledge: Path) -> None:

@@ -98,7 +98,6 @@ def _cards(
     """The line and the card of every row, or why it has none."""
     stem = clean(path.stem)
     named = {"track": track or "imported:" + re.sub("[^0-9A-Za-z]+", "-", stem).strip("-"), "session": session or stem}
-    given = [f"{name}={text}" for name, text in (("track", track), ("session", session)) if text]
     seen: Counter[bytes] = Counter()
     best: Card | None = None
     renamed: dict[str, str] = {}  # ids of the other project's cards -> ours
@@ -113,7 +112,7 @@ def _cards(
             else:
                 card = complete(named | _values(row, layout, best) | _of_object(row, layout, renamed))
                 source = _source(row, table, path)
-                identity = "\0".join((*source["columns"], "", *source["cells"], *given))
+                identity = "\0".join((*source["columns"], "", *source["cells"], *named.values()))
                 key = hashlib.sha256(identity.encode("utf-8", "surrogatepass")).digest()
                 seen[key] += 1  # the same row again is another experiment
                 card |= {"source": source, "id": hashlib.sha256(key + b"%d" % seen[key]).hexdigest()[:16]}
@@ -194,6 +193,13 @@ def _of_object(row: Row, layout: Layout, renamed: dict[str, str]) -> Card:
         fields["tags"] = [clean(str(tag)) for tag in found["tags"]]
         if named := [tag for tag in fields["tags"] if tag in CATEGORIES]:
             fields["category"] = named[0]
+    of = dict(zip(layout.table.columns, row.cells, strict=True))
+    if of.get("category") in CATEGORIES:
+        fields["category"] = of["category"]
+    if (parent := of.get("parent_id", "")) in renamed:
+        fields["prior_knowledge_used"] = [renamed[parent]]
+    if reason := clean(of.get("retraction_reason", "")):
+        fields["retraction_reason"] = reason
     if isinstance(found.get("config_diff"), dict):
         fields["config_diff"] = pairs(found["config_diff"])
     if isinstance(found.get("prior_knowledge_used"), list):

@@ -5,7 +5,6 @@
 `knowledge_dir` may be text or a path. Cards are dictionaries (docs/protocol.md), newest first.
 """
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from lab.index import Index, remove
 from lab.lineage import lineage, metric_value
 from lab.schema import PLOT_KINDS, Card
 from lab.stats import posterior
-from lab.store import read_json, replace
+from lab.store import replace
 
 LOSS_CURVES = 9  # besides the champion
 
@@ -86,20 +85,23 @@ def update_index(knowledge_dir: Path | str) -> dict[str, Any]:
     """Read every record anew, write `index.json` (one row for every card, newest first), and return what it holds."""
     knowledge = Path(knowledge_dir)
     remove(knowledge)
-    with Index(knowledge) as index:
-        rows = index.rows("SELECT * FROM cards ORDER BY timestamp DESC, id DESC")
-    content = {"version": 1, "cards": rows}
+    content = load_index(knowledge)
     replace(knowledge / "index.json", content)
     return content
 
 
 def load_index(knowledge_dir: Path | str) -> dict[str, Any]:
-    """What `update_index` wrote; without one, no cards."""
-    path = Path(knowledge_dir) / "index.json"
-    return read_json(path) if os.path.exists(path) else {"version": 1, "cards": []}
+    """What `update_index` would write now: a row for every card, newest first, and when the newest was written."""
+    tags: dict[str, list[str]] = {}
+    with Index(Path(knowledge_dir)) as index:
+        for row in index.rows("SELECT card, tag FROM tags ORDER BY rowid"):
+            tags.setdefault(row["card"], []).append(row["tag"])
+        rows = index.rows("SELECT * FROM cards ORDER BY timestamp DESC, id DESC")
+    cards = [row | {"tags": tags.get(row["id"], [])} for row in rows]
+    return {"version": 1, "last_updated": cards[0]["timestamp"] if cards else None, "cards": cards}
 
 
-def draw(knowledge_dir: Path | str, kind: str, out: Path, track: str | None = None) -> None:
+def draw(knowledge_dir: Path | str, kind: str, out: Path | str, track: str | None = None) -> None:
     """Draw "progress", "coverage", "lineage" or "loss" into a .png or .svg. SettingError when there is nothing to draw.
 
     `track` None is the newest card's; a lineage is of all tracks unless one is named.
@@ -108,6 +110,7 @@ def draw(knowledge_dir: Path | str, kind: str, out: Path, track: str | None = No
 
     if kind not in PLOT_KINDS:
         raise SettingError(f"no plot {kind!r}; the kinds are {', '.join(PLOT_KINDS)}")
+    out = Path(out)
     with Index(Path(knowledge_dir)) as index:
         chosen = main_track(index, track)
         if kind == "coverage":
@@ -130,5 +133,5 @@ def generate_progress_plot(
     knowledge_dir: Path | str, output_path: Path | str = "progress.png", track: str | None = None
 ) -> str:
     """Draw the progress of a track, by default the newest card's, and return the picture's path."""
-    draw(knowledge_dir, "progress", Path(output_path), track)
+    draw(knowledge_dir, "progress", output_path, track)
     return str(output_path)

@@ -68,6 +68,8 @@ CREATE INDEX cards_by_result ON cards(track, status, result);
 CREATE INDEX cards_by_delta ON cards(track, status, delta);
 CREATE INDEX cards_by_track ON cards(track, timestamp);
 CREATE INDEX cards_by_edit ON cards(track, edit_key);
+CREATE INDEX crashes ON cards(track, timestamp) WHERE status = 'crash';
+CREATE INDEX kept ON cards(track, timestamp) WHERE status = 'keep';
 CREATE INDEX suspects ON cards(track, timestamp) WHERE quarantined IS NOT NULL;
 CREATE INDEX cards_by_run ON cards(run_id);
 CREATE INDEX cards_by_commit ON cards(commit_id);
@@ -141,7 +143,7 @@ class Mirror:
     def _put_card(self, card_id: str) -> None:
         card = self.read(card_id)
         self._forget_card(card_id)
-        cursor = self._db.execute(_INSERT_CARD, _values(card))
+        cursor = self._db.execute(_INSERT_CARD, values_of(card))
         delta, result = card["results"]["delta"], card["results"].get(card["metric"])
         many = self._db.executemany
         judged = _clean((card["track"], _standing(card), card["direction"], delta, result))
@@ -196,7 +198,7 @@ class Mirror:
         return read_card(self.knowledge, card_id, events)
 
 
-def _values(card: Card) -> list[Any]:
+def values_of(card: Card) -> list[Any]:
     """A card as a row of the table `cards`."""
     results = card["results"]
     values = [card[name] for name in _PLAIN]

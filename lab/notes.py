@@ -17,7 +17,7 @@ NOTE_DEFAULTS: Card = {"evidence": [], "answers": None, "session": None, "agent"
 
 
 def add_note(
-    knowledge: Path,
+    knowledge: Path | str,
     kind: str,
     text: str,
     *,
@@ -30,13 +30,14 @@ def add_note(
     note = {"schema": SCHEMA, "id": new_id(), "timestamp": utc_now(), "kind": kind, "text": text}
     note |= {"evidence": evidence or [], "answers": answers, "session": session, "agent": agent}
     validate_note(note)
-    write_new(knowledge / "notes" / f"{note['id']}.json", note)
+    write_new(Path(knowledge) / "notes" / f"{note['id']}.json", note)
     return note
 
 
-def load_notes(knowledge: Path) -> list[Card]:
+def load_notes(knowledge: Path | str) -> list[Card]:
     """All notes, newest first. StoreError or CardError names the first file that cannot be used."""
-    notes = [read_note(knowledge, name) for name in record_names(knowledge / "notes")]
+    folder = Path(knowledge)
+    notes = [read_note(folder, name) for name in record_names(folder / "notes")]
     return sorted(notes, key=order, reverse=True)
 
 

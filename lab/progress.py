@@ -58,7 +58,8 @@ def plot_progress(
     """
     chosen = sorted((card for card in cards if card["track"] == track), key=order)
     if not chosen:
-        raise SettingError(f"no results on track {track}: nothing to plot; `commons.py coverage` lists the tracks")
+        where = f"on track {track}" if track else "yet"
+        raise SettingError(f"no results {where}: nothing to plot; `commons.py coverage` lists the tracks")
     metric, sign = chosen[-1]["metric"], -1 if chosen[-1]["direction"] == "max" else 1
     points = [_point(x, card, metric) for x, card in enumerate(chosen, 1)]
     path = _running_best(points, sign)

@@ -66,9 +66,10 @@ def escaped(text: Any, length: int = 160) -> str:
 def session_report(cards: Iterable[Card], notes: Iterable[Card], session: str) -> str:
     """The report on one session. SettingError, naming the sessions there are, when no card belongs to it."""
     cards = sorted(cards, key=order)
-    runs = [run for run in as_runs(cards) if run.card["session"] == session]
+    known = sorted({card["session"] for card in cards if card["session"]})
+    # Where no card names a session, as in the first version of the protocol, there is one, of any name.
+    runs = [run for run in as_runs(cards) if run.card["session"] == session or not known]
     if not runs:
-        known = sorted({card["session"] for card in cards if card["session"]})
         listed = ", ".join(one_line(name, 40) for name in known[-TOP:]) or "none yet"
         raise SettingError(f"session {one_line(session, 80)!r} has no cards; the sessions are: {listed}")
     ids = sorted(run.card["id"] for run in runs)

@@ -62,6 +62,8 @@ def read_table(path: Path) -> Table:
         text = raw.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
     except OSError as error:
         raise SettingError(f"cannot read {path}: {error.strerror}; give a ledger such as results.tsv") from error
+    if "\r" in text and "\n" not in text:
+        raise SettingError(f"{path} ends its lines with carriage returns alone; write it anew with line feeds")
     head = next((found for found in _lines(text) if found[1].strip()), None)
     if head is None and path.is_dir():
         raise SettingError(f"{path} is a folder without .json files; give a ledger such as results.tsv")

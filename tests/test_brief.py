@@ -160,7 +160,7 @@ def test_small_commons(tmp_path):
     ]  # fmt: skip
     fill(tmp_path / "trackless", [card(1, result=1.5, track=None)])
     assert brief(tmp_path / "trackless").splitlines()[2] == "No card names a track: nothing can be compared."
-    assert brief(tmp_path / "empty").startswith("0 cards: \n")
+    assert brief(tmp_path / "empty").startswith("0 cards: none yet\n")
 
 
 def test_another_track_when_asked_for(tmp_path):

@@ -75,7 +75,8 @@ def test_brief(knowledge):
 
 
 def test_the_exported_index(knowledge, tmp_path):
-    assert commons.load_index(knowledge) == {"version": 1, "cards": []}
+    assert commons.load_index(tmp_path / "none") == {"version": 1, "last_updated": None, "cards": []}
+    assert ids(commons.load_index(knowledge)["cards"]) == "4321"  # no file is needed
     content = commons.update_index(knowledge)
     assert content == commons.load_index(knowledge) == read_json(tmp_path / "knowledge" / "index.json")
     assert ids(content["cards"]) == "4321" and content["cards"][1]["result"] == 0.9
