@@ -10,7 +10,7 @@ in the order of (timestamp, id). Not covered: the index that answers questions a
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -137,27 +137,25 @@ def each_event(knowledge: Path) -> Iterator[Card]:
 def read_card(knowledge: Path, card_id: str, events: Iterable[Card] = ()) -> Card:
     """One card from its file, folded with these events. StoreError or CardError names the file that cannot be used."""
     path = card_path(knowledge, card_id)
-    card = complete(read_json(path))
-    try:
-        validate_card(card)
-        if card["id"] != card_id:
-            raise CardError(f"the card in it is {card['id']}, and a card's file has its name")
-    except CardError as error:
-        raise CardError(f"{path}: {error}; `commons.py doctor` sets it right") from error
-    return fold(card, events)
+    return fold(checked(path, "card", complete(read_json(path)), validate_card), events)
 
 
 def read_event(knowledge: Path, event_id: str) -> Card:
     """One event from its file. StoreError or CardError names the file when it cannot be used."""
     path = knowledge / "events" / f"{event_id}.json"
-    event = read_json(path)
+    return checked(path, "event", read_json(path), validate_event)
+
+
+def checked(path: Path, kind: str, record: Card, validate: Callable[[Card], None]) -> Card:
+    """The record that was read from this file. CardError naming the file when it is not valid or has another's id."""
     try:
-        validate_event(event)
-        if event["id"] != event_id:
-            raise CardError(f"the event in it is {event['id']}, and an event's file has its name")
+        validate(record)
+        if record["id"] != path.stem:
+            article = "an" if kind == "event" else "a"
+            raise CardError(f"the {kind} in it is {record['id']}, and {article} {kind}'s file has its name")
     except CardError as error:
         raise CardError(f"{path}: {error}; `commons.py doctor` sets it right") from error
-    return event
+    return record
 
 
 def join(knowledge: Path | str, card: Card, kind: str, fields: Card) -> Card:

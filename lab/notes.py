@@ -8,8 +8,7 @@ One file each in `knowledge/notes/`, written once. Not covered: searching them (
 
 from pathlib import Path
 
-from lab.cards import new_id, order, utc_now
-from lab.errors import CardError
+from lab.cards import checked, new_id, order, utc_now
 from lab.schema import SCHEMA, Card, validate_note
 from lab.store import read_json, record_names, write_new
 
@@ -44,11 +43,4 @@ def load_notes(knowledge: Path | str) -> list[Card]:
 def read_note(knowledge: Path, note_id: str) -> Card:
     """One note from its file. StoreError or CardError names the file when it cannot be used."""
     path = knowledge / "notes" / f"{note_id}.json"
-    note = NOTE_DEFAULTS | read_json(path)
-    try:
-        validate_note(note)
-        if note["id"] != note_id:
-            raise CardError(f"the note in it is {note['id']}, and a note's file has its name")
-    except CardError as error:
-        raise CardError(f"{path}: {error}; `commons.py doctor` sets it right") from error
-    return note
+    return checked(path, "note", NOTE_DEFAULTS | read_json(path), validate_note)
