@@ -34,7 +34,7 @@ def sparkline(values: list[float | None]) -> str:
 
 
 def brief_text(facts: dict[str, Any], tokens: int = DEFAULT_TOKENS) -> str:
-    """What `lab.facts.gather` found, in plain lines and in at most this many tokens of CHARACTERS_PER_TOKEN each.
+    """What `lab.briefing.gather` found, in plain lines and in at most this many tokens of CHARACTERS_PER_TOKEN each.
 
     Where not all of it fits, the sections share the space by their weight, and each keeps its first lines.
     """

@@ -6,6 +6,7 @@ from typing import Any
 
 from lab import facts
 from lab.brief import DATA_NOTE, DEFAULT_TOKENS, brief_text, card_text, one_line, row_text, signed
+from lab.briefing import gather, queued, running
 from lab.cli import Arguments, answer, arg, command
 from lab.index import Index
 from lab.schema import EXPORT_FORMATS, PLOT_KINDS
@@ -40,9 +41,9 @@ LIMIT = arg("--limit", type=positive, default=20, metavar="N", help="at most so 
 def cmd_read_brief(args: Arguments) -> None:
     """Print what an agent should know before it plans"""
     with Index(args.knowledge_dir) as index:
-        found = facts.gather(index, args.track, args.idea)
-        found["running"] = facts.running(index, runs_dir(args.project))
-    found["queue"] = facts.queued(args.knowledge_dir)
+        found = gather(index, args.track, args.idea)
+        found["running"] = running(index, runs_dir(args.project))
+    found["queue"] = queued(args.knowledge_dir)
     answer(args, found, brief_text(found, args.tokens) if _tells(found) else nothing_in(args))
 
 

@@ -6,18 +6,15 @@
 
 Every function answers from an open `Index` with rows of its tables (docs/protocol.md). Only comparable runs are
 compared: a champion, a difference and a coverage belong to one track. Retracted and quarantined runs take no part.
-Not covered: how it is told (`lab/brief.py`).
+Not covered: what of it a brief needs (`lab/briefing.py`), and how it is told (`lab/brief.py`).
 """
 
-import os
-from pathlib import Path
 from typing import Any
 
-from lab.errors import CardError, SettingError, StoreError
+from lab.errors import CardError, SettingError
 from lab.index import Index
 from lab.schema import CATEGORIES
 from lab.stats import Noise, better, gain, noise
-from lab.store import is_alive, read_json
 
 Row = dict[str, Any]
 
@@ -31,7 +28,6 @@ RECENT_FOR_NOISE = 300
 CANDIDATES = 200  # the newest so many runs are looked at for near misses and dead ends
 LIKELY, CONFIRMED = 0.9, 0.99
 MIN_FRESH_REPEATS = 2
-TRACKS, RELATED = 20, 12
 SEARCH_WORDS = 100  # of a text; SQLite takes no more than 256
 
 
@@ -267,93 +263,3 @@ def search(index: Index, text: str, limit: int = 20, every_word: bool = True) ->
         else:
             rows += index.rows("SELECT * FROM notes WHERE rowid = ?", -hit["rowid"])
     return rows
-
-
-def running(index: Index, runs: Path) -> list[Row]:
-    """Runs of this machine, in the folder `runs`, that have no card yet: id, phase, hypothesis, agent, session."""
-    try:
-        names = os.listdir(runs)
-    except OSError:
-        return []  # nothing has run here
-    found = []
-    for name in names:
-        if not (name.isascii() and name.isalnum()):
-            continue  # no run's folder: those are named by their ids
-        if index.row("SELECT 1 FROM cards WHERE id = ?", name) or not (runs / name / "start.json").exists():
-            continue
-        try:
-            facts = read_json(runs / name / "start.json")
-        except StoreError:
-            continue  # damaged: no part of the commons, and a brief does not depend on it
-        if type(pid := facts.get("pid")) is int and is_alive(pid):
-            found.append({key: facts.get(key) for key in ("phase", "hypothesis", "agent", "session")} | {"id": name})
-    return found
-
-
-def queued(knowledge: Path) -> list[Row]:
-    """What waits in the queue or has been claimed: status and description. StoreError when the queue does not parse."""
-    path = knowledge / "queue.json"
-    items = read_json(path).get("items", []) if path.exists() else []
-    if not isinstance(items, list):
-        raise StoreError(f"{path}: its items are no list; put it right, or move it out of the folder")
-    shown = [
-        item for item in items if isinstance(item, dict) and item.get("status") in ("pending", "running", "claimed")
-    ]
-    return [
-        {"status": item["status"], "description": item.get("description") or item.get("hypothesis")} for item in shown
-    ]
-
-
-def gather(index: Index, track: str | None = None, idea: str | None = None) -> Row:
-    """Everything a brief tells, of one track (`main_track`): what an agent should know before it plans.
-
-    `idea` adds the cards and notes that share words with it.
-    """
-    track = main_track(index, track)
-    noise_now = track_noise(index, track)
-    counts = index.rows(
-        "SELECT standing, sum(runs) AS runs FROM counts GROUP BY standing ORDER BY sum(runs) DESC, standing"
-    )
-    known = {row["standing"]: row["runs"] for row in counts}
-    return {
-        "cards": sum(known.values()),
-        "status": known,
-        "track": track,
-        "tracks": [row | {"champion": champion(index, row["track"])} for row in tracks_of(index)[:TRACKS]],
-        "noise": noise_now._asdict(),
-        "champion": _champion_with_probability(index, track, noise_now.sd),
-        "first": _first(index, track),
-        "related": search(index, idea, RELATED, every_word=False) if idea else [],
-        "findings": findings(index, track, noise_now.sd, 12),
-        "dead_ends": dead_ends(index, track, noise_now.sd, 24),
-        "near_misses": near_misses(index, track, noise_now.sd, 8),
-        "coverage": coverage(index, track),
-        "questions": open_questions(index),
-        "insights": insights(index),
-        "suspects": suspects(index, track),
-        "crashes": _crashes(index, track),
-        "last": history(index, track, 10),
-    }
-
-
-def _champion_with_probability(index: Index, track: str | None, sd: float | None) -> Row | None:
-    """The champion with the probability that it beats the run it was compared with; null for a baseline."""
-    best = champion(index, track)
-    if best and best["probability"] is None and best["delta"] is not None and sd is not None:
-        best["probability"] = better(best["delta"], best["direction"], sd)
-    return best
-
-
-def _first(index: Index, track: str | None) -> Row | None:
-    """The first kept run of the track: its baseline."""
-    return index.row(
-        f"SELECT {SHOWN} FROM cards WHERE track = ? AND status = 'keep' AND {VALID} ORDER BY timestamp, id LIMIT 1",
-        track,
-    )
-
-
-def _crashes(index: Index, track: str | None, limit: int = 5) -> list[Row]:
-    """The crashes of late, newest first."""
-    return index.rows(
-        f"SELECT {SHOWN} FROM cards WHERE track IS ? AND status = 'crash' ORDER BY timestamp DESC LIMIT ?", track, limit
-    )

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from lab.brief import DEFAULT_TOKENS, brief_text
+from lab.briefing import gather
 from lab.cards import join
 from lab.errors import CardError, SettingError
-from lab.facts import champion, coverage, find_id, gather, history, main_track, tag_coverage, track_noise
+from lab.facts import champion, coverage, find_id, history, main_track, tag_coverage, track_noise
 from lab.index import Index, remove
 from lab.lineage import lineage, metric_value
 from lab.schema import PLOT_KINDS, Card

@@ -16,7 +16,7 @@ FLOORS = (
     {"stats", "decide", "novelty", "strategy", "brief", "report", "lineage", "tables", "guess", "columns", "datasets"},
     {"cards", "notes", "queue", "runs"},
     {"mirror", "index", "merge", "witness"},
-    {"facts"},
+    {"facts", "briefing"},
     {"library", "synthesis", "canvas", "progress", "plots", "export", "ledger", "sync", "setup", "doctor"},
     {"outcome", "recorder"},
 )

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lab import facts
+from lab import briefing, facts
 from lab.brief import (
     CHARACTERS_PER_TOKEN,
     DATA_NOTE,
@@ -45,7 +45,7 @@ def measured(result, delta):
 def brief(knowledge, tokens=1500, track=None, idea=None, **more):
     """The brief of a commons."""
     with Index(knowledge) as index:
-        return brief_text(facts.gather(index, track, idea) | more, tokens)
+        return brief_text(briefing.gather(index, track, idea) | more, tokens)
 
 
 def fill(knowledge, cards):
@@ -195,7 +195,7 @@ def large(tmp_path_factory):
     """What `gather` finds in a large commons."""
     knowledge = many(tmp_path_factory.mktemp("large"))
     with Index(knowledge) as index:
-        return facts.gather(index)
+        return briefing.gather(index)
 
 
 @given(tokens=st.integers(1, 5000))

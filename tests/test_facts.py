@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lab import facts
+from lab import briefing, facts
 from lab.cards import add_card, join
 from lab.errors import CardError, LabError, SettingError
 from lab.index import Index
@@ -40,7 +40,7 @@ class Commons:
     def ask(self, question, *arguments, **options):
         """Ask `facts`."""
         with Index(self.knowledge) as index:
-            return getattr(facts, question)(index, *arguments, **options)
+            return getattr(facts if hasattr(facts, question) else briefing, question)(index, *arguments, **options)
 
     def champion(self, track="t"):
         """The champion's last character."""
@@ -361,21 +361,21 @@ def test_a_run_folder_with_an_odd_name(commons, tmp_path):
 
 def test_the_queue(commons):
     commons.knowledge.mkdir()
-    assert facts.queued(commons.knowledge) == []
+    assert briefing.queued(commons.knowledge) == []
     path = commons.knowledge / "queue.json"
     items = [
         {"status": "pending", "description": "deeper"}, {"status": "running", "hypothesis": "wider"},
         {"status": "claimed"}, {"status": "done", "description": "no"}, {"status": ["pending"]}, "text", None, {},
     ]  # fmt: skip
     path.write_text(json.dumps({"items": items}))
-    assert facts.queued(commons.knowledge) == [
+    assert briefing.queued(commons.knowledge) == [
         {"status": "pending", "description": "deeper"},
         {"status": "running", "description": "wider"},
         {"status": "claimed", "description": None},
     ]
     path.write_text("{")
     with pytest.raises(LabError, match=r"queue\.json is not JSON"):
-        facts.queued(commons.knowledge)
+        briefing.queued(commons.knowledge)
 
 
 @pytest.mark.parametrize("items", [None, 5, "text", {"a": 1}])
@@ -384,7 +384,7 @@ def test_a_queue_of_another_shape(commons, items):
     path = commons.knowledge / "queue.json"
     path.write_text(json.dumps({"items": items}))
     with pytest.raises(LabError) as caught:
-        facts.queued(commons.knowledge)
+        briefing.queued(commons.knowledge)
     assert str(caught.value) == f"{path}: its items are no list; put it right, or move it out of the folder"
 
 
