@@ -301,7 +301,7 @@ def cmd_update_index(args: Arguments) -> None:
 
 
 @command(
-    arg("file", type=Path, help="results.tsv, .csv, .jsonl, or a card's .json"),
+    arg("file", type=Path, help="results.tsv, .csv, .jsonl, .json, or a folder of cards"),
     arg("--metric", help="the column that was measured (default: guessed, and said)"),
     arg("--direction", choices=DIRECTIONS, help="which values are better (default: guessed, and said)"),
     arg("--track", help="what the rows may be compared with (default: imported:FILE)"),
