@@ -25,13 +25,14 @@ from lab.store import knowledge_dir
 
 KNOWLEDGE_DIR = knowledge_dir(Path(__file__).resolve().parent)
 
-READ, WRITE = "lab.cli_read", "lab.cli_write"
+READ, WRITE, JUDGE = "lab.cli_read", "lab.cli_write", "lab.cli_judge"
 COMMANDS = {
     "init": WRITE, "read-brief": READ, "read-meta": READ, "coverage": READ, "show": READ, "search": READ, "query": READ,
     "best": READ, "history": READ, "near-misses": READ, "tags": READ, "diff": READ, "lineage": READ, "plot": READ,
     "write-card": WRITE, "annotate": WRITE, "retract": WRITE, "confirm": WRITE, "note": WRITE, "answer": WRITE,
     "synthesize": WRITE, "update-meta": WRITE, "update-index": WRITE, "import": WRITE, "export": READ, "doctor": WRITE,
-    "sync": WRITE,
+    "sync": WRITE, "noise": JUDGE, "champion": JUDGE, "challengers": JUDGE, "findings": JUDGE,
+    "check": "lab.cli_check", "audit": "lab.cli_audit", "report": "lab.cli_report", "sweep-confirm": "lab.cli_sweep",
 }  # fmt: skip
 
 # The library: where each name is at home. They are loaded when they are asked for, so that a command pays for none.

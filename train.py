@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 import platform_utils as platform
 import prepare
+from lab.decide import packet
 from lab.errors import DivergedError, SettingError
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -469,6 +470,7 @@ def main() -> None:
     dtype = str(model.dtype).removeprefix("torch.")
     print(f"peak:             {peak_flops / 1e12:.4g} TFLOP/s in {dtype} ({peak_source})")
     print(f"card:             {card['id']} {card['status']}: {card['decision']['reason']}")
+    print("\n".join(packet(card)[1:]))
 
 
 if __name__ == "__main__":

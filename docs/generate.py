@@ -1,8 +1,8 @@
-"""Write what the documents say about the code from the code: parts of docs/protocol.md and docs/schemas/*.json.
+"""Write what the documents say about the code from the code: parts of docs/*.md, and docs/schemas/*.json.
 
     uv run python -m docs.generate
 
-A generated part of protocol.md stands between `<!-- begin NAME -->` and `<!-- end NAME -->`, NAME a key of `PARTS`.
+A generated part of a page stands between `<!-- begin NAME -->` and `<!-- end NAME -->`, NAME a key of `PARTS`.
 tests/test_protocol.py fails when a file is not what this would write. Not covered: the text around the parts.
 """
 
@@ -30,22 +30,24 @@ from lab.schema import (
     Field,
     json_schema,
 )
-from lab.settings import ALLOWED, Settings
+from lab.settings import ALLOWED, JUDGING, Settings
 from lab.store import dump_json
 
 DOCS = Path(__file__).resolve().parent
 
 
 def documents() -> dict[Path, str]:
-    """Every generated file and what it should hold. KeyError when a part in protocol.md has no function here."""
-    protocol = DOCS / "protocol.md"
-    text = re.sub(
-        r"(?s)(<!-- begin ([a-z-]+) -->\n).*?(<!-- end \2 -->)",
-        lambda match: match[1] + PARTS[match[2]]() + "\n" + match[3],
-        protocol.read_text(encoding="utf-8"),
-    )
+    """Every generated file and what it should hold. KeyError when a part in a page has no function here."""
+    pages = {
+        page: re.sub(
+            r"(?s)(<!-- begin ([a-z-]+) -->\n).*?(<!-- end \2 -->)",
+            lambda match: match[1] + PARTS[match[2]]() + "\n" + match[3],
+            page.read_text(encoding="utf-8"),
+        )
+        for page in sorted(DOCS.glob("*.md"))
+    }
     schemas = {kind: dump_json(json_schema(kind)).decode() for kind in ("card", "event", "note")}
-    return {protocol: text} | {DOCS / "schemas" / f"{kind}.json": content for kind, content in schemas.items()}
+    return pages | {DOCS / "schemas" / f"{kind}.json": content for kind, content in schemas.items()}
 
 
 def fields(table: tuple[Field, ...]) -> str:
@@ -86,16 +88,17 @@ def tables() -> str:
     return "\n".join(f"- `{name}`: {', '.join(f'`{column}`' for column in columns[name])}" for name in names)
 
 
-def settings() -> str:
-    """The settings of `[tool.autoresearch]` and their defaults."""
+def settings(names: tuple[str, ...]) -> str:
+    """These settings of `[tool.autoresearch]` and their defaults."""
     rows = [
-        f"| `{name}` | {ALLOWED[name][1]} | {_shown(default)} |" for name, default in Settings._field_defaults.items()
+        f"| `{name}` | {ALLOWED[name][1]} | {_shown(Settings._field_defaults[name])} | {ALLOWED[name][2]} |"
+        for name in names
     ]
-    return "\n".join(["| setting | value | default |", "|---|---|---|", *rows])
+    return "\n".join(["| setting | value | default | what for |", "|---|---|---|---|", *rows])
 
 
 def _shown(value: object) -> str:
-    return f"`{list(value) if isinstance(value, tuple) else value}`".replace("'", '"')
+    return f"`{list(value) if isinstance(value, tuple) else value}`".replace("'", '"') if value != "" else "empty"
 
 
 def library() -> str:
@@ -120,7 +123,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "vocabulary": vocabulary,
     "event-kinds": events,
     "tables": tables,
-    "settings": settings,
+    "settings": lambda: settings(Settings._fields),
+    "judging": lambda: settings(JUDGING),
     "library": library,
 }
 

@@ -10,13 +10,10 @@ from pathlib import Path
 
 from lab.errors import StoreError
 from lab.facts import (
-    SHOWN,
-    VALID,
-    Row,
+    best_kept,
     champion,
     coverage,
     dead_ends,
-    findings,
     history,
     insights,
     main_track,
@@ -28,10 +25,11 @@ from lab.facts import (
     tracks_of,
 )
 from lab.index import Index
-from lab.stats import better
+from lab.judgement import SHOWN, VALID, Row, findings, judgement
+from lab.queue import OPEN, load_queue
 from lab.store import is_alive, read_json
 
-TRACKS, RELATED = 20, 12
+TRACKS, RELATED, FINDINGS = 20, 12, 12
 
 
 def running(index: Index, runs: Path) -> list[Row]:
@@ -57,16 +55,8 @@ def running(index: Index, runs: Path) -> list[Row]:
 
 def queued(knowledge: Path) -> list[Row]:
     """What waits in the queue or has been claimed: status and description. StoreError when the queue does not parse."""
-    path = knowledge / "queue.json"
-    items = read_json(path).get("items", []) if path.exists() else []
-    if not isinstance(items, list):
-        raise StoreError(f"{path}: its items are no list; put it right, or move it out of the folder")
-    shown = [
-        item for item in items if isinstance(item, dict) and item.get("status") in ("pending", "running", "claimed")
-    ]
-    return [
-        {"status": item["status"], "description": item.get("description") or item.get("hypothesis")} for item in shown
-    ]
+    shown = [item for item in load_queue(knowledge) if item.get("status") in OPEN]
+    return [{"status": item["status"], "description": item.get("description")} for item in shown]
 
 
 def gather(index: Index, track: str | None = None, idea: str | None = None) -> Row:
@@ -84,12 +74,12 @@ def gather(index: Index, track: str | None = None, idea: str | None = None) -> R
         "cards": sum(known.values()),
         "status": known,
         "track": track,
-        "tracks": [row | {"champion": champion(index, row["track"])} for row in tracks_of(index)[:TRACKS]],
+        "tracks": [row | {"champion": best_kept(index, row["track"])} for row in tracks_of(index)[:TRACKS]],
         "noise": noise_now._asdict(),
-        "champion": _champion_with_probability(index, track, noise_now.sd),
+        "champion": _champion_with_probability(index, track),
         "first": _first(index, track),
         "related": search(index, idea, RELATED, every_word=False) if idea else [],
-        "findings": findings(index, track, noise_now.sd, 12),
+        "findings": _findings(index, track),
         "dead_ends": dead_ends(index, track, noise_now.sd, 24),
         "near_misses": near_misses(index, track, noise_now.sd, 8),
         "coverage": coverage(index, track),
@@ -101,12 +91,21 @@ def gather(index: Index, track: str | None = None, idea: str | None = None) -> R
     }
 
 
-def _champion_with_probability(index: Index, track: str | None, sd: float | None) -> Row | None:
-    """The champion with the probability that it beats the run it was compared with; null for a baseline."""
-    best = champion(index, track)
-    if best and best["probability"] is None and best["delta"] is not None and sd is not None:
-        best["probability"] = better(best["delta"], best["direction"], sd)
-    return best
+def _champion_with_probability(index: Index, track: str | None) -> Row | None:
+    """The champion with the probability that it beats what it was edited from; null for a baseline."""
+    best, belief = champion(index, track), judgement(index, track)
+    step = belief.step(best["id"]) if best and belief and best["id"] in belief.nodes else None
+    return best and best | {"probability": step.better if step else None}
+
+
+def _findings(index: Index, track: str | None) -> list[Row]:
+    """The findings as rows of the index with standing, probability, expected and the number of fresh repeats."""
+    return [
+        finding.row
+        | {"standing": finding.standing, "probability": finding.probability, "expected": finding.expected,
+           "repeats": finding.fresh}
+        for finding in findings(index, track, FINDINGS)
+    ]  # fmt: skip
 
 
 def _first(index: Index, track: str | None) -> Row | None:

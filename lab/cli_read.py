@@ -112,11 +112,11 @@ def cmd_query(args: Arguments) -> None:
 
 @command(ANY_TRACK)
 def cmd_best(args: Arguments) -> None:
-    """Print the champion of every track, or of one"""
+    """Print the best kept result of every track, or of one"""
     with Index(args.knowledge_dir) as index:
         tracks = facts.tracks_of(index)
         wanted = facts.main_track(index, args.track) if args.track else None
-        rows = [facts.champion(index, row["track"]) for row in tracks if wanted in (None, row["track"])]
+        rows = [facts.best_kept(index, row["track"]) for row in tracks if wanted in (None, row["track"])]
     best = [row for row in rows if row]
     text = "\n".join(f"{row_text(row)}\n  track | {one_line(row['track'])}" for row in best)
     answer(args, best, f"{text}\n{DATA_NOTE}" if best else "no kept result on any track yet")

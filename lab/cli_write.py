@@ -172,16 +172,18 @@ def _require_result(args: Arguments, values: Card, settings: Settings) -> None:
 
 
 def _compared(index: Index, values: Card, settings: Settings) -> Card:
-    """The values with a track, and with the difference from its champion where that was not given."""
+    """The values with a track, the decision packet, and what the packet says where it was not given."""
     if "track" not in values:
         tracks = facts.tracks_of(index)
         values = values | {"track": tracks[0]["track"] if len(tracks) == 1 else by_hand(settings.metric)}
-    best, results = facts.champion(index, values["track"]), values["results"]
-    value = results.get(settings.metric)
-    comparable = best is not None and best["metric"] == settings.metric
-    if best and comparable and value is not None and results.get("delta") is None:
-        values = values | {"results": results | {"delta": float(f"{value - best['result']:.12g}")}}
-    return values
+    best = facts.champion(index, values["track"])
+    if best and best["metric"] != settings.metric:
+        return values
+    from lab.outcome import compared  # which only a card of its own needs
+
+    found = compared(index, complete(values))
+    computed = {name: found["results"][name] for name in ("delta", "delta_stderr")}
+    return found | values | {"results": computed | values["results"]}
 
 
 @command(

@@ -1,4 +1,4 @@
-"""What the commons knows, asked of the index: the champion of a track, coverage, near misses, dead ends, findings.
+"""What the commons knows, asked of the index: the champion of a track, coverage, near misses, dead ends.
 
     with Index(knowledge) as index:
         track = main_track(index)
@@ -6,28 +6,16 @@
 
 Every function answers from an open `Index` with rows of its tables (docs/protocol.md). Only comparable runs are
 compared: a champion, a difference and a coverage belong to one track. Retracted and quarantined runs take no part.
-Not covered: what of it a brief needs (`lab/briefing.py`), and how it is told (`lab/brief.py`).
+Not covered: what a result means (`lab/judgement.py`), what of all this a brief needs (`lab/briefing.py`).
 """
-
-from typing import Any
 
 from lab.errors import CardError, SettingError
 from lab.index import Index
+from lab.judgement import SHOWN, VALID, Row, judgement
 from lab.schema import CATEGORIES
-from lab.stats import Noise, better, gain, noise
+from lab.stats import Noise, gain
 
-Row = dict[str, Any]
-
-# What lists of runs show of each.
-SHOWN = (
-    "id, timestamp, status, track, metric, direction, result, delta, category, hypothesis, lesson, agent, session, "
-    "commit_id, probability, peak_vram_mb, error_kind, error_summary, quarantined, confirmed, edit_key, seed, preset"
-)
-VALID = "quarantined IS NULL AND result IS NOT NULL"
-RECENT_FOR_NOISE = 300
 CANDIDATES = 200  # the newest so many runs are looked at for near misses and dead ends
-LIKELY, CONFIRMED = 0.9, 0.99
-MIN_FRESH_REPEATS = 2
 SEARCH_WORDS = 100  # of a text; SQLite takes no more than 256
 
 
@@ -73,7 +61,23 @@ def tracks_of(index: Index) -> list[Row]:
 
 
 def champion(index: Index, track: str | None) -> Row | None:
-    """The kept run with the best result of the track, None when there is none: an unknown track has no champion."""
+    """The kept run of the track that is believed to be truly the best, None when none is kept or the track unknown.
+
+    With `mean` and `sd` of its true value, and `runs` of its configuration; None where they are not known. Among
+    configurations the best posterior mean decides, not the luckiest result.
+    """
+    belief = judgement(index, track)
+    if belief and belief.champion:
+        mean, sd = belief.value(belief.champion)
+        known = {"mean": mean, "sd": sd, "runs": len(belief.nodes[belief.champion].runs)}
+        row = index.row(f"SELECT {SHOWN} FROM cards WHERE id = ?", belief.champion)
+        return row and row | known
+    best = best_kept(index, track)
+    return best and best | {"mean": None, "sd": None, "runs": 1}
+
+
+def best_kept(index: Index, track: str | None) -> Row | None:
+    """The kept run of the track with the best result as it was measured, lucky or not."""
     best = None
     for direction, order in (("min", "ASC"), ("max", "DESC")):
         best = best or index.row(
@@ -85,14 +89,9 @@ def champion(index: Index, track: str | None) -> Row | None:
 
 
 def track_noise(index: Index, track: str | None) -> Noise:
-    """The noise of a track, from its newest RECENT_FOR_NOISE runs."""
-    return noise(
-        index.rows(
-            f"SELECT result, delta, preset, edit_key FROM cards WHERE track = ? AND {VALID} "
-            "AND status != 'retracted' ORDER BY timestamp DESC LIMIT ?",
-            track, RECENT_FOR_NOISE,
-        )
-    )  # fmt: skip
+    """The noise of a track, and what it rests on."""
+    belief = judgement(index, track)
+    return belief.noise if belief else Noise(None, "no results yet")
 
 
 def coverage(index: Index, track: str | None = None) -> dict[str, Row]:
@@ -178,44 +177,6 @@ def _not_kept(index: Index, track: str | None) -> list[Row]:
 def _loss(row: Row) -> float:
     """How much worse than the champion of its moment; negative is better."""
     return -gain(row["delta"], row["direction"])
-
-
-def findings(index: Index, track: str | None, sd: float | None, limit: int = 10) -> list[Row]:
-    """Kept changes with the probability that they help and `standing`, the largest gain first.
-
-    confirmed: repeats with other seeds say so, or a person does; likely: P >= 0.9; else unclear.
-    """
-    best = champion(index, track)
-    if sd is None or best is None:
-        return []
-    order = "ASC" if best["direction"] == "min" else "DESC"
-    rows = index.rows(
-        f"SELECT {SHOWN}, champion FROM cards WHERE track = ? AND status = 'keep' AND {VALID} AND delta IS NOT NULL "
-        f"ORDER BY delta {order} LIMIT ?",
-        track, limit,
-    )  # fmt: skip
-    return [row | _standing(index, row, sd) for row in rows]
-
-
-def _standing(index: Index, row: Row, sd: float) -> Row:
-    """The probability and the standing of one finding."""
-    probability = better(row["delta"], row["direction"], sd)
-    standing = "likely" if probability >= LIKELY else "unclear"
-    fresh = index.rows(
-        "SELECT result FROM cards WHERE track = ? AND edit_key = ? AND seed != ? AND id != ? "
-        f"AND status != 'retracted' AND {VALID}",
-        row["track"], row["edit_key"], row["seed"], row["id"],
-    )  # fmt: skip
-    if len(fresh) >= MIN_FRESH_REPEATS:
-        before = row["result"] - row["delta"]
-        mean = sum(repeat["result"] for repeat in fresh) / len(fresh)
-        probability = better(mean - before, row["direction"], sd, len(fresh))
-        standing = "confirmed" if probability >= CONFIRMED else "likely" if probability >= LIKELY else "unclear"
-    return {
-        "probability": probability,
-        "standing": "confirmed" if row["confirmed"] else standing,
-        "repeats": len(fresh),
-    }
 
 
 def history(index: Index, track: str | None = None, limit: int = 20) -> list[Row]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from lab.mirror import Mirror
 
 # Another number in `user_version` means other tables: the file is made anew.
-VERSION = 6
+VERSION = 7
 FOLDERS = ("notes", "events", "cards")  # in this order: a card is folded with its events
 RELIST_SECONDS = 10
 BUSY_SECONDS = 300  # as long as another process may take to build the index of a large commons
@@ -52,6 +52,7 @@ class Index:
     def __init__(self, knowledge: Path) -> None:
         self.knowledge = knowledge
         self._seen: dict[str, int] = {}
+        self.made: dict[str, Any] = {}
         self._db = self._open_file()
         try:
             self.refresh()
@@ -119,6 +120,7 @@ class Index:
         """Take in what has come and let go of what has gone since the last time."""
         if not self._stale():
             return
+        self.made.clear()
         mirror = self._mirror()
         with self._transaction():
             empty = not any(self._db.execute("SELECT 1 FROM folders WHERE changed >= 0"))
@@ -136,12 +138,30 @@ class Index:
     def wrote(self, folder: str, record: str) -> None:
         """Take in a record that this process has just written, without listing its folder."""
         changed = _modified(self.knowledge / folder)
+        self.made.clear()
         with suppress(sqlite3.DatabaseError), self._transaction():  # damaged, a full disk: the next reader takes it in
             self._mirror().take(folder, [record])
             # Only if nobody else moved the time on: what they wrote would be overlooked.
             values = (changed, folder, self._seen[folder])
             self._db.execute("UPDATE folders SET changed = ? WHERE name = ? AND changed = ?", values)
             self._seen[folder] = changed
+
+    def recall(self, name: str, about: str) -> str | None:
+        """What `remember` was told of this name since a card or an event last changed, None when nothing.
+
+        What was made of it may be kept in `made` for as long: reading it once is enough for a process.
+        """
+        row = self.row("SELECT value FROM derived WHERE name = ? AND about = ?", name, self._as_of(about))
+        return str(row["value"]) if row else None
+
+    def remember(self, name: str, about: str, value: str) -> None:
+        """Keep what was computed from the cards until one changes. Where the index cannot be written it is not kept."""
+        with suppress(sqlite3.OperationalError):
+            self._db.execute("INSERT OR REPLACE INTO derived VALUES (?, ?, ?)", (name, self._as_of(about), value))
+
+    def _as_of(self, about: str) -> str:
+        # Another process may have taken in a card while this one computed.
+        return f"{self._seen.get('cards')} {self._seen.get('events')} {about}"
 
     def _open_file(self) -> sqlite3.Connection:
         path = self.knowledge / "index.sqlite"

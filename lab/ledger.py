@@ -79,7 +79,7 @@ def import_file(
     ids: list[str] = []
 
     def new_files() -> Iterator[tuple[str, bytes]]:
-        for line, card in _cards(path, table, layout, track, session):
+        for line, card in cards_of(path, table, layout, track, session):
             if isinstance(card, CardError):
                 bad.append((line, str(card)))
                 continue
@@ -92,8 +92,8 @@ def import_file(
     return Imported(added, len(ids) - added, bad, metric, direction, said, ids)
 
 
-def _cards(
-    path: Path, table: Table, layout: Layout | None, track: str | None, session: str | None
+def cards_of(
+    path: Path, table: Table, layout: Layout | None, track: str | None = None, session: str | None = None
 ) -> Iterator[tuple[int, Card | CardError]]:
     """The line and the card of every row, or why it has none."""
     stem = clean(path.stem)

@@ -12,11 +12,11 @@ from lab.brief import DEFAULT_TOKENS, brief_text
 from lab.briefing import gather
 from lab.cards import join
 from lab.errors import CardError, SettingError
-from lab.facts import champion, coverage, find_id, history, main_track, tag_coverage, track_noise
+from lab.facts import champion, coverage, find_id, history, main_track, tag_coverage
 from lab.index import Index, remove
-from lab.lineage import lineage, metric_value
+from lab.judgement import judgement
+from lab.lineage import lineage
 from lab.schema import PLOT_KINDS, Card
-from lab.stats import posterior
 from lab.store import replace
 
 LOSS_CURVES = 9  # besides the champion
@@ -125,9 +125,9 @@ def draw(knowledge_dir: Path | str, kind: str, out: Path | str, track: str | Non
             plots.plot_loss([index.read(card_id) for card_id in ids], out)
         else:
             cards = index.outlines(chosen)[::-1]
-            sd = track_noise(index, chosen).sd
-            rows = [card | {"result": metric_value(card), "delta": card["results"]["delta"]} for card in cards]
-            plots.plot_progress(cards, chosen, out, posterior(rows, sd) if sd else None)
+            belief = judgement(index, chosen, everything=True)
+            band = belief.path([card["id"] for card in cards]) if belief else None
+            plots.plot_progress(cards, chosen, out, band)
 
 
 def generate_progress_plot(

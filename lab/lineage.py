@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from lab.brief import DATA_NOTE, number, one_line, signed
 from lab.errors import CardError
-from lab.schema import Card, finite
+from lab.schema import Card, finite, metric_value
 
 MIN_HASH_CHARACTERS = 7  # what git abbreviates a commit to: a shorter prefix names too many
 MAX_OTHER_PARENTS = 4  # named on a card's line of text
@@ -64,11 +64,6 @@ def lineage(cards: Iterable[Card], card_id: str | None = None) -> Graph:
     names = [name for name in known if name in wanted] + sorted(wanted - known.keys())
     inside = [edge for edge in edges if edge.parent in wanted and edge.child in wanted]
     return Graph([_row(name, known.get(name)) for name in names], inside)
-
-
-def metric_value(card: Card) -> float | None:
-    """What the card measured of its metric; None when unknown, or not a number that can be compared."""
-    return finite(card["results"].get(card.get("metric") or "val_bpb"))
 
 
 def _row(name: str, card: Card | None) -> dict[str, Any]:

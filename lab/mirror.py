@@ -21,7 +21,7 @@ _PLAIN = (
 _NUMBERS = tuple(name for name in RESULT_NAMES if name != "loss_curve")
 _NESTED = {
     "device": ("platform", "device"), "device_name": ("platform", "device_name"),
-    "memory_gb": ("platform", "memory_gb"), "torch": ("platform", "torch"),
+    "memory_gb": ("platform", "memory_gb"), "machine": ("platform", "machine"), "torch": ("platform", "torch"),
     "champion": ("decision", "champion"), "probability": ("decision", "probability"),
     "error_kind": ("error", "kind"), "error_summary": ("error", "summary"),
 }  # fmt: skip
@@ -36,6 +36,7 @@ CREATE TABLE changes(card, name, old, new);
 CREATE TABLE events(id PRIMARY KEY, card, kind, timestamp, fields) WITHOUT ROWID;
 CREATE TABLE notes(id, timestamp, kind, text, answers, session, agent, UNIQUE(id));
 CREATE TABLE evidence(note, card);
+CREATE TABLE derived(name PRIMARY KEY, about, value) WITHOUT ROWID;
 CREATE TABLE folders(name PRIMARY KEY, changed, listed) WITHOUT ROWID;
 CREATE VIRTUAL TABLE words USING fts5(hypothesis, lesson, note, tokenize='porter unicode61');
 CREATE TABLE counts(track, category, standing, direction, runs);
@@ -103,6 +104,7 @@ class Mirror:
 
     def take(self, folder: str, records: Iterable[str]) -> None:
         """Take in the records of these names. StoreError or CardError names the first that cannot be used."""
+        self._forget_derived(folder)
         if folder == "cards":
             for record in records:
                 self._put_card(record)
@@ -120,6 +122,7 @@ class Mirror:
 
     def drop(self, folder: str, records: set[str]) -> None:
         """Let go of the records of these names, which are gone."""
+        self._forget_derived(folder)
         if folder == "cards":
             for record in records:
                 self._forget_card(record)
@@ -132,6 +135,11 @@ class Mirror:
                 cards |= {row[0] for row in self._db.execute("SELECT card FROM events WHERE id = ?", (record,))}
                 self._db.execute("DELETE FROM events WHERE id = ?", (record,))
             self._put_known(cards)
+
+    def _forget_derived(self, folder: str) -> None:
+        """What was computed from the cards is no longer true."""
+        if folder != "notes":
+            self._db.execute("DELETE FROM derived")
 
     def _put_known(self, cards: set[str]) -> None:
         """Fold again the cards of events, those that the index has; the others come with their folder."""

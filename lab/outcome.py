@@ -12,14 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from lab.cards import add_card, card_path, utc_now
-from lab.decide import decide
-from lab.errors import CardError, LabError
-from lab.library import get_champion
+from lab.decide import decide, packet
+from lab.errors import CardError, LabError, StoreError
+from lab.facts import champion
+from lab.index import Index
+from lab.judgement import judgement
 from lab.schema import MAX_LOSS_CURVE_POINTS, Card, complete
-from lab.store import dump_json, read_json
+from lab.settings import Settings, judging
+from lab.store import dump_json, read_json, replace
 
 TAIL_LINES = 20
 MAX_LINE_CHARACTERS = 400
+RECENT_CRASHES = 20  # runs among which a crash like this one is looked for
 
 # What start.json keeps for this machine alone.
 _NOT_FOR_THE_CARD = ("timestamp", "pid", "argv", "phase", "knowledge_dir")
@@ -43,30 +47,66 @@ def record(run_dir: Path, error: Card | None = None, loss_curve: list[list[Any]]
     files = sorted(file.name for file in run_dir.iterdir() if not file.name.startswith("."))
     if "summary.json" in files:
         outcome = outcome_of(read_json(run_dir / "summary.json"))
-        best, known = _champion(knowledge, facts)
-        outcome |= decide(facts | outcome, best, known)
     else:
         outcome = {"status": "crash", "results": {"loss_curve": loss_curve}, "error": error}
+    outcome |= _decided(knowledge, facts | outcome)
     outcome["artifacts"] = {"files": files} | outcome.get("artifacts", {})
     try:
-        return add_card(knowledge, card_of(facts, outcome))
+        card = add_card(knowledge, card_of(facts, outcome))
     except CardError:
         if not path.exists():
             raise
         return read_json(path)  # somebody was faster
-
-
-def _champion(knowledge: Path, facts: Card) -> tuple[Card | None, bool]:
-    """The card to compare with, and whether the commons could be read: a damaged file must not cost a run its card."""
     try:
-        best = get_champion(knowledge, facts.get("track"))
-        if best and best["metric"] != (facts.get("metric") or "val_bpb"):
-            raise CardError(f"champion {best['id']} of the track measures {best['metric']}")
-        dump_json(best)  # its configuration goes into our card
+        replace(run_dir / "decision.md", ("\n".join(["# Decision", "", *packet(card)]) + "\n").encode())
+    except StoreError as failure:
+        print(f"warning: {failure}", file=sys.stderr)  # the card has it too
+    return card
+
+
+def compared(index: Index, values: Card) -> Card:
+    """What a new card says beyond its facts (`lab.decide.decide`): its values against the commons as it is now.
+
+    CardError when the champion of its track measures something else.
+    """
+    track, error = values.get("track"), values.get("error")
+    row = champion(index, track)
+    best = index.read(row["id"]) if row else None
+    if best and best["metric"] != (values.get("metric") or "val_bpb"):
+        raise CardError(f"champion {best['id']} of the track measures {best['metric']}")
+    alike = 0
+    if error:
+        alike = len(index.rows(
+            "SELECT 1 FROM (SELECT * FROM cards WHERE track IS ? ORDER BY timestamp DESC LIMIT ?) "
+            "WHERE error_kind = ? AND error_summary = ?",
+            track, RECENT_CRASHES, error["kind"], error["summary"],
+        ))  # fmt: skip
+    return decide(values, judgement(index, track), best, judging(index.knowledge), same_error=alike)
+
+
+def _decided(knowledge: Path, values: Card) -> Card:
+    """`compared`, or a comparison with nothing where a damaged file is in the way: it must not cost a run its card."""
+    try:
+        with Index(knowledge) as index:
+            found = compared(index, values)
+            found["novelty"] = _novelty(index, values, found["config_diff"])
+            dump_json(found)  # it holds what others wrote
+            return found
     except LabError as error:
         print(f"warning: this run is compared with nothing: {error}", file=sys.stderr)
-        return None, False
-    return best, True
+        return decide(values, None, None, Settings(), known=False)
+
+
+def _novelty(index: Index, values: Card, difference: Card | None) -> Card:
+    """Whether it had been tried before this run, as `commons.py check` would have said."""
+    from lab.tried import Edit, check  # which reads a vocabulary that most commands have no use for
+
+    changes = "; ".join(f"{name} {old} -> {new}" for name, (old, new) in (difference or {}).items())
+    mode = "replicate" if "replicate" in (values.get("tags") or ()) else "explore"
+    edit = Edit(changes, values.get("edit_key"))
+    found = check(index, values.get("hypothesis") or "", mode, edit, track=values.get("track"), limit=3)
+    closest = [{name: row[name] for name in ("id", "similarity", "outcome")} for row in found["closest"]]
+    return {name: found[name] for name in ("classification", "decision", "mode", "reason")} | {"closest": closest}
 
 
 def card_of(facts: Card, outcome: Card) -> Card:

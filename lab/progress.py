@@ -33,8 +33,7 @@ from lab.canvas import (
 )
 from lab.cards import order
 from lab.errors import SettingError
-from lab.lineage import metric_value
-from lab.schema import Card
+from lab.schema import Card, metric_value
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

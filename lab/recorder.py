@@ -26,6 +26,7 @@ import hashlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -35,9 +36,9 @@ from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
 from lab.cards import card_path, new_id, utc_now
+from lab.edits import edit_key
 from lab.errors import DivergedError, LabError, SettingError, StoreError
 from lab.git import git
-from lab.novelty import edit_key
 from lab.outcome import Terminated, card_of, classify, make_error, outcome_of, plain, record, summarise_error, thin
 from lab.schema import CATEGORIES, ID_PATTERN, PHASES, Card, validate_card
 from lab.settings import load_settings
@@ -92,6 +93,8 @@ class Run:
         CardError when the schema does not allow a value; StoreError when it cannot be written.
         """
         known = self._facts | plain(facts)
+        if facts.get("platform"):
+            known["platform"] |= {"machine": machine()}
         validate_card(card_of(known, {"status": "inconclusive"}))
         replace(self.dir / "start.json", known)
         self._facts = known
@@ -177,6 +180,12 @@ class Run:
         except LabError as failure:
             return failure
         return None
+
+
+def machine() -> str:
+    """Which machine this is: a hash of its name, or of $AUTORESEARCH_MACHINE where names change, as in containers."""
+    name = os.environ.get("AUTORESEARCH_MACHINE") or socket.gethostname()
+    return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
 
 def _run_id() -> str:

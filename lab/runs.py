@@ -10,12 +10,12 @@ Not covered: the same questions asked of the index (`lab/facts.py`), and how it 
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from lab.belief import Belief, believe
 from lab.brief import one_line
-from lab.lineage import metric_value
-from lab.schema import CATEGORIES, Card, finite
-from lab.stats import Noise, gain, noise
+from lab.schema import CATEGORIES, Card, finite, metric_value
+from lab.stats import Noise, gain, noise_prior
 
 MIN_FAILURES = 2  # tries of one thing, none kept, to say that it never worked
 
@@ -113,11 +113,41 @@ def near_misses(of_track: Sequence[Run]) -> list[Run]:
 
 
 def track_noise(of_track: Sequence[Run]) -> Noise:
-    """The noise between repeats, as the valid runs of a track tell it."""
-    return noise([
-        {"result": run.value, "delta": run.delta, "preset": run.card["preset"], "edit_key": run.card["edit_key"]}
-        for run in valid(of_track) if run.value is not None
-    ])  # fmt: skip
+    """The noise of a track, and what it rests on."""
+    belief = belief_of(of_track)
+    return belief.noise if belief else Noise(None, "no results yet")
+
+
+def belief_of(of_track: Sequence[Run]) -> Belief | None:
+    """What is believed of a track's configurations, from all of its cards."""
+    rows = [_evidence(run) for run in of_track if run.value is not None]
+    if not rows:
+        return None
+    last = of_track[-1].card
+    prior = noise_prior(last["preset"], (last["platform"] or {}).get("device"), last["metric"])
+    return believe(rows, last["direction"], prior)
+
+
+def _evidence(run: Run) -> dict[str, Any]:
+    """A run as a belief takes it."""
+    card = run.card
+    names = (
+        "id",
+        "timestamp",
+        "status",
+        "quarantined",
+        "edit_key",
+        "train_sha256",
+        "parent_commit",
+        "seed",
+        "hypothesis",
+    )
+    return {name: card[name] for name in names} | {
+        "result": run.value,
+        "commit_id": card["commit"],
+        "champion": (card["decision"] or {}).get("champion"),
+        "machine": (card["platform"] or {}).get("machine"),
+    }
 
 
 def change(card: Card) -> str:

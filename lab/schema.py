@@ -25,6 +25,10 @@ CATEGORIES = (
 )  # fmt: skip
 ERROR_KINDS = ("exception", "diverged", "oom", "setting", "data", "device", "interrupted", "killed", "timeout")
 PHASES = ("import", "prepare", "compile", "train", "evaluate", "record")
+# What a decision packet may ask for, and what becomes of the commit.
+ACTIONS = ("promote", "branch_followup", "replicate", "retry", "abandon", "fix_and_retry", "investigate_crash")
+STANDINGS = ("confirmed", "likely", "unclear", "refuted")  # of a finding
+GIT_ACTIONS = ("keep_commit", "git_reset")
 # What each kind of event may say about a card that exists.
 EVENT_FIELDS = {
     "annotate": (
@@ -75,6 +79,11 @@ def is_number(value: Any) -> bool:
 def finite(value: Any) -> float | None:
     """`value` as a float, None when it is no number: results of any name may hold anything."""
     return float(value) if is_number(value) else None
+
+
+def metric_value(card: Card) -> float | None:
+    """What the card measured of its metric; None when unknown, or not a number that can be compared."""
+    return finite(card["results"].get(card.get("metric") or "val_bpb"))
 
 
 def _is_integer(value: Any) -> bool:
@@ -159,6 +168,8 @@ TYPES = {
     "status": _one_of(STATUSES),
     "category": _one_of(CATEGORIES),
     "error kind": _one_of(ERROR_KINDS),
+    "action": _one_of(ACTIONS),
+    "git action": _one_of(GIT_ACTIONS),
     "event kind": _one_of(EVENT_KINDS),
     "note kind": _one_of(NOTE_KINDS),
 }
@@ -178,6 +189,7 @@ CARD = (
     Field("platform.memory_gb", "number", True, "device memory, GiB"),
     Field("platform.cpu_count", "integer", True, "CPU cores the process may use"),
     Field("platform.framework", "text", True, "what computes: cuda, rocm, mps or cpu"),
+    Field("platform.machine", "text", True, "which machine of its kind: a hash that tells nothing else of it"),
     Field("platform.torch", "text", True, "version of torch"),
     Field("platform.os", "text", True, "operating system and architecture"),
     Field("metric", "metric", False, "what is measured; its value is the member of results of this name"),
@@ -215,12 +227,23 @@ CARD = (
     Field("lesson", "text", True, "what was learnt"),
     Field("prior_knowledge_used", "texts", False, "ids of the cards that led here"),
     Field("novelty", "object", True, "whether it had been tried before"),
-    Field("decision", "object", True, "the verdict when the run ended, and against what"),
+    Field("decision", "object", True, "the decision packet: the verdict when the run ended, and what to do"),
     Field("decision.status", "status", False, "the verdict"),
     Field("decision.reason", "text", False, "why, in one line"),
+    Field("decision.action", "action", True, "what to do next"),
+    Field("decision.priority", "integer", True, "how soon: 1 first, 9 last"),
+    Field("decision.git", "git action", True, "what becomes of the commit"),
     Field("decision.champion", "id", True, "the card it was compared with; null when it was the first"),
-    Field("decision.noise_prior", "number", True, "assumed standard deviation between repeats, relative to val_bpb"),
-    Field("decision.probability", "number", True, "probability that it beats the champion"),
+    Field("decision.parent", "id", True, "the card of what was edited, where that is known"),
+    Field("decision.probability", "number", True, "probability of a true improvement over the champion"),
+    Field("decision.same", "number", True, "probability of no effect at all"),
+    Field("decision.expected", "number", True, "the true difference to expect, in the metric, signed as delta"),
+    Field("decision.expected_sd", "number", True, "its standard deviation"),
+    Field("decision.champion_mean", "number", True, "the champion's true value to expect, before this run"),
+    Field("decision.champion_sd", "number", True, "its standard deviation"),
+    Field("decision.noise", "number", True, "standard deviation between runs of one configuration, in the metric"),
+    Field("decision.noise_basis", "text", True, "what that rests on"),
+    Field("decision.repeats", "integer", True, "runs with new seeds that would settle it; null: too many, or unknown"),
     Field("error", "object", True, "why there is no result"),
     Field("error.kind", "error kind", False, "the kind of failure"),
     Field("error.phase", "text", True, "where the run was: " + ", ".join(PHASES)),

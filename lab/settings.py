@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lab.errors import SettingError
-from lab.schema import TYPES
+from lab.schema import TYPES, is_number
 
 _HEADER = rb"(?m)^[ \t]*\[[ \t]*tool[ \t]*\.[ \t]*autoresearch[ \t]*\]"
 
@@ -25,6 +25,8 @@ class Settings(NamedTuple):
 
     `direction` says whether the smaller ("min") or the larger ("max") value of `metric` is the better one. A name in
     `editable` or `frozen` may be a folder. `knowledge_branch` is where `commons.py sync` shares the records.
+
+    What follows `knowledge_branch` decides what a result means; `ALLOWED` has a word on each, docs/judgement.md more.
     """
 
     metric: str = "val_bpb"
@@ -32,7 +34,18 @@ class Settings(NamedTuple):
     command: str = "uv run train.py"
     editable: tuple[str, ...] = ("train.py",)
     frozen: tuple[str, ...] = ("prepare.py", "platform_utils.py", "lab")
+    embedder: str = ""
     knowledge_branch: str = "commons"
+    noise: float = 0.0
+    confirm_probability: float = 0.99
+    confirm_repeats: int = 2
+    likely_probability: float = 0.9
+    refute_probability: float = 0.05
+    revert_probability: float = 0.1
+    repeat_worth: float = 1.0
+    same_error: int = 3
+    sentinel_every: int = 25
+    price_per_hour: float = 0.0
 
 
 def load_settings(folder: Path) -> Settings:
@@ -46,11 +59,22 @@ def load_settings(folder: Path) -> Settings:
         names = ", ".join(Settings._fields)
         raise SettingError(f"{path}: [tool.autoresearch] has no setting {strange[0]!r}; the settings are {names}")
     for name, value in section.items():
-        accepts, words = ALLOWED[name]
+        accepts, words, _ = ALLOWED[name]
         if not accepts(value):
             raise SettingError(f"{path}: [tool.autoresearch] {name} = {value!r} is not allowed; it must be {words}")
     values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in section.items()}
     return Settings(**values)
+
+
+def judging(knowledge: Path) -> Settings:
+    """The settings that decide what the results of a commons mean: those of the project around it, or of this folder.
+
+    Nothing is parsed where the project leaves them at their defaults: that costs more than a command has to spare.
+    """
+    root = project_root(knowledge) or project_root(Path())
+    if root is None or not any(name.encode() in (root / "pyproject.toml").read_bytes() for name in JUDGING):
+        return Settings()
+    return load_settings(root)
 
 
 def project_root(start: Path) -> Path | None:
@@ -102,14 +126,39 @@ def _stays_below(path: str) -> bool:
     return not {"", ".", ".."} & set(path.split("/")) and re.search(r"[\\:\x00-\x1f\x7f]", path) is None
 
 
+_SHARE = lambda value: is_number(value) and 0 < value < 1, "a number between 0 and 1"
+_AMOUNT = lambda value: is_number(value) and value >= 0, "a number, 0 or more"
+_COUNT = lambda value: type(value) is int and value >= 1, "a whole number, 1 or more"
+_WHOLE = lambda value: type(value) is int and value >= 0, "a whole number, 0 or more"
 _PATHS = _are_paths, 'a list of paths below this folder, such as ["train.py", "lab"], without .. or a / at an end'
-# What each setting accepts, and the words for it.
-ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "metric": TYPES["metric"][:2],
-    "direction": TYPES["direction"][:2],
-    "command": (_matches(r"[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*"), "a command on one line"),
-    "editable": _PATHS,
-    "frozen": _PATHS,
+# What each setting accepts, the words for that, and what the setting is for.
+ALLOWED: dict[str, tuple[Callable[[Any], bool], str, str]] = {
+    "metric": (*TYPES["metric"][:2], "what is measured"),
+    "direction": (*TYPES["direction"][:2], "which values of it are better"),
+    "command": (
+        _matches(r"[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*"), "a command on one line",
+        "runs one experiment",
+    ),
+    "editable": (*_PATHS, "what agents may edit"),
+    "frozen": (*_PATHS, "what nobody may edit"),
+    "embedder": (
+        _matches(r"|[A-Za-z_][\w.]*:[A-Za-z_]\w*"), 'empty, or a function such as "my_module:embed"',
+        "makes vectors of texts, to rank ideas of equal structure by",
+    ),
     # A name that starts with - would be an option of git.
-    "knowledge_branch": (_matches(r"(?!-)(?!.*\.\.)[^\s~^:?*\[\\\x00-\x1f\x7f]+"), "the name of a git branch"),
-}
+    "knowledge_branch": (
+        _matches(r"(?!-)(?!.*\.\.)[^\s~^:?*\[\\\x00-\x1f\x7f]+"), "the name of a git branch",
+        "where sync shares records",
+    ),
+    "noise": (*_AMOUNT, "noise to expect between runs, as a share of the metric; 0: what the preset is known for"),
+    "confirm_probability": (*_SHARE, "a finding is confirmed when runs with new seeds make a gain this probable"),
+    "confirm_repeats": (*_COUNT, "and there are so many of them"),
+    "likely_probability": (*_SHARE, "a finding is likely when all its runs make a gain this probable"),
+    "refute_probability": (*_SHARE, "a finding is refuted when runs with new seeds leave a gain at most this probable"),
+    "revert_probability": (*_SHARE, "revert where a gain is at most this probable, else inconclusive"),
+    "repeat_worth": (*_AMOUNT, "repeat a run first where that promises so many times what a new idea does"),
+    "same_error": (*_COUNT, "crashes alike after which somebody should look into it"),
+    "sentinel_every": (*_WHOLE, "experiments on a machine before `worker.py sentinel` repeats the champion; 0: never"),
+    "price_per_hour": (*_AMOUNT, "of the device, in any currency, for the report; 0: unknown"),
+}  # fmt: skip
+JUDGING = Settings._fields[Settings._fields.index("knowledge_branch") + 1 :]

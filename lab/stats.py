@@ -1,68 +1,129 @@
-"""How much of a difference is noise. Pure arithmetic over the results of one track; standard library only.
+"""How much of a difference is noise: the ledger of repeats, and what stands in for it while there are few. Pure.
 
-    found = noise(rows)                       # rows of the index: result, delta, preset, edit_key
-    better(-0.0012, "min", found.sd)          # probability that the run truly beats the one it was compared with
+    ledger = repeats(rows)                    # rows of the index: result, edit_key, seed, machine, ...
+    ledger.same_seed, ledger.between_seeds, ledger.between_machines
 
-Not covered yet: separate terms for seeds and machines, and a prior learnt from the commons.
+The terms are found by the method of moments: half the mean squared difference of two runs of one configuration is the
+variance that sets the two apart, whether they share seed and machine, only the machine, or neither; the terms are the
+steps between these (Henderson 1953, Estimation of variance and covariance components, Biometrics 9, on pairs). It
+needs no balance and no iteration, and not the 1.5 seconds that loading scipy takes: a brief has 30 milliseconds.
+Where every configuration has as many runs it equals REML, unless REML would put a term at zero (tests/test_stats.py).
+
+Not covered: the posterior of a configuration, which learns the noise along with the effects (`lab/belief.py`).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import combinations
 from typing import Any, NamedTuple
+
+from lab.schema import LARGEST
 
 # Standard deviation between repeats of one configuration, as a share of the metric. gpu: 27 repeats of one
 # configuration on different nodes, 0.0005 bpb near 1.0 (autoresearch-automl). small: three seeds on two CPU cores,
 # 0.0057 bpb near 1.10 (bench/RESULTS.md).
 NOISE_PRIOR_RELATIVE = {"gpu": 0.0005, "small": 0.005}
-MIN_REPEATS = 4
-MIN_DELTAS = 20
-STANDINGS = ("confirmed", "likely", "unclear")
+UNKNOWN_PRESET_RELATIVE = {"val_bpb": 0.001}  # a mean over a million tokens; of other metrics nothing is known
+UNKNOWN_RELATIVE = 0.005
+MIN_PAIRS = 3  # of runs that share a seed, before repeats of one seed count as more than one look
+MAX_PAIRED = 50  # runs of one configuration that are paired with each other
 SATURATED_RUNS, SATURATED_KEPT = 5, 1
 UNDER_EXPLORED_RUNS = 2
-# The spread of effects where too few differences tell it, in standard deviations of the noise.
-UNKNOWN_EFFECT = 3.0
-# Half of standard normal values lie this close to zero, or a quarter of them this close.
-MEDIAN_OF_NORMAL, QUARTER_OF_NORMAL = 0.6745, 0.3186
+
+
+class Repeats(NamedTuple):
+    """The ledger of a track's repeats: how many, and the standard deviation of every term in units of the metric.
+
+    None is unknown: no two runs tell. `pairs` counts the pairs of runs behind each of the three terms.
+    """
+
+    runs: int
+    configurations: int
+    pairs: tuple[int, int, int]
+    same_seed: float | None
+    between_seeds: float | None
+    between_machines: float | None
+    machines: tuple[str, ...]  # the one with most runs first
+
+    @property
+    def main_machine(self) -> str | None:
+        """The machine with most runs: the others are compared with it."""
+        return self.machines[0] if self.machines else None
+
+    @property
+    def seed_share(self) -> float:
+        """The share of the variance on one machine that the seed makes, which a repeat of the seed does not show.
+
+        1 while it is unknown: then repeats of one seed are one look.
+        """
+        if self.pairs[0] < MIN_PAIRS or self.same_seed is None or self.between_seeds is None:
+            return 1.0
+        both = math.hypot(self.same_seed, self.between_seeds)
+        share = self.between_seeds / both if both else 1.0
+        return share * share
 
 
 class Noise(NamedTuple):
-    """The standard deviation between repeats, in units of the metric, and in words what it rests on."""
+    """The standard deviation between runs of one configuration with their own seeds on one machine.
+
+    In units of the metric; `basis` says in words what it rests on.
+    """
 
     sd: float | None
     basis: str
 
 
-def noise_prior(preset: str | None) -> float:
-    """The prior for a preset, relative to the metric; a preset nobody has studied gets the widest one."""
-    return NOISE_PRIOR_RELATIVE.get(preset or "", max(NOISE_PRIOR_RELATIVE.values()))
+def noise_prior(preset: str | None, device: str | None, metric: str) -> float:
+    """The prior for a preset, relative to the metric; where the preset is not known, for the device or the metric."""
+    known = preset or ("gpu" if device == "cuda" and metric == "val_bpb" else "")
+    return NOISE_PRIOR_RELATIVE.get(known) or UNKNOWN_PRESET_RELATIVE.get(metric, UNKNOWN_RELATIVE)
 
 
-def noise(rows: Sequence[dict[str, Any]]) -> Noise:
-    """The noise of a track: from repeats of one edit where there are enough, else from its scatter, else a prior.
+def configuration(row: dict[str, Any]) -> str:
+    """What was run: equal for repeats. Without a hash of the script, runs of one commit that name their seeds are."""
+    known = row["edit_key"] or row["train_sha256"]
+    return str(known or (row["seed"] is not None and row["commit_id"]) or row["id"])
 
-    The scatter is an upper bound: were every edit without effect, a quarter of the differences between two runs would
-    lie within 0.3186 * sqrt(2) standard deviations; real effects only widen them.
-    """
-    results = [row["result"] for row in rows if row["result"] is not None]
-    if not results:
-        return Noise(None, "no results yet")
-    groups: dict[str, list[float]] = {}
+
+def counts(row: dict[str, Any]) -> bool:
+    """Whether a run takes part in verdicts: it has a result, and is neither retracted nor quarantined."""
+    return row["result"] is not None and row["status"] != "retracted" and not row["quarantined"]
+
+
+def repeats(rows: Iterable[dict[str, Any]]) -> Repeats:
+    """The ledger of the runs that count; see the module."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    machines: dict[str, int] = {}
     for row in rows:
-        if row["edit_key"] and row["result"] is not None:
-            groups.setdefault(row["edit_key"], []).append(row["result"])
-    repeats = [group for group in groups.values() if len(group) > 1]
-    freedom = sum(len(group) - 1 for group in repeats)
-    if freedom >= MIN_REPEATS - 1:
-        means = [_mean(group) for group in repeats]
-        scatter = math.hypot(*(value - mean for group, mean in zip(repeats, means, strict=True) for value in group))
-        return Noise(scatter / math.sqrt(freedom), f"from {freedom + len(repeats)} repeats of {len(repeats)} edits")
-    prior = noise_prior(rows[0]["preset"]) * abs(_median(results))
-    deltas = sorted(abs(row["delta"]) for row in rows if row["delta"])
-    if len(deltas) >= MIN_DELTAS:
-        scatter = deltas[len(deltas) // 4] / (QUARTER_OF_NORMAL * math.sqrt(2))
-        if scatter < prior:
-            return Noise(scatter, f"at most, from the scatter of {len(deltas)} differences; no repeats yet")
-    return Noise(prior, "assumed; no repeats yet")
+        if counts(row):
+            groups.setdefault(configuration(row), []).append(row)
+            if row["machine"]:
+                machines[row["machine"]] = machines.get(row["machine"], 0) + 1
+    repeated = [group for group in groups.values() if len(group) > 1]
+    scale = max((abs(row["result"]) for group in repeated for row in group), default=0.0) or 1.0  # squares must fit
+    pairs, squares, weights = [0, 0, 0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]
+    for group in repeated:
+        newest = group[-MAX_PAIRED:]
+        for one, other in combinations(newest, 2):
+            term = 2 if one["machine"] != other["machine"] else 0 if _same_seed(one, other) else 1
+            apart = one["result"] / scale - other["result"] / scale
+            pairs[term] += 1
+            # A pair counts for a share of its group, so that one large group does not drown the others.
+            weights[term] += 1 / len(newest)
+            squares[term] += apart * apart / 2 / len(newest)
+    found = [square / weight if weight else None for square, weight in zip(squares, weights, strict=True)]
+    terms = []
+    below = 0.0
+    for variance in found:
+        terms.append(None if variance is None else min(math.sqrt(max(variance - below, 0.0)) * scale, LARGEST))
+        below = max(below, variance or 0.0)
+    names = tuple(sorted(machines, key=lambda name: (-machines[name], name)))
+    runs = sum(map(len, repeated))
+    return Repeats(runs, len(repeated), (pairs[0], pairs[1], pairs[2]), terms[0], terms[1], terms[2], names)
+
+
+def _same_seed(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return one["seed"] is not None and one["seed"] == other["seed"]
 
 
 def gain(delta: float, direction: str) -> float:
@@ -70,48 +131,11 @@ def gain(delta: float, direction: str) -> float:
     return -delta if direction == "min" else delta
 
 
-def better(delta: float, direction: str, sd: float, runs: int = 1) -> float:
-    """Probability that a run beats the one it was compared with: their difference, both noisy, no prior.
-
-    `runs` is how many repeats the mean behind `delta` has.
-    """
-    gained, spread = gain(delta, direction), sd * math.sqrt(1 + 1 / runs)
-    if spread == 0:
-        return 0.5 if gained == 0 else float(gained > 0)
-    return 0.5 * math.erfc(-gained / spread / math.sqrt(2))
-
-
-def posterior(rows: Sequence[dict[str, Any]], sd: float) -> list[tuple[float, float]]:
-    """(mean, standard deviation) of the champion's true value after every row of a track, oldest first.
-
-    The tracker of DESIGN 6: an experiment is a step from the champion with an effect drawn from a normal prior (its
-    spread is taken from the track's own differences), seen through noise; a rejected run says something about the
-    champion too, a retracted or quarantined one nothing. Rows have result (None for a crash), delta and status.
-    """
-    deltas = [row["delta"] for row in rows if row["delta"] is not None]
-    typical, scatter = 0.0, UNKNOWN_EFFECT * sd
-    if len(deltas) >= MIN_DELTAS:
-        typical = _median(deltas)
-        scatter = _median([abs(delta - typical) for delta in deltas]) / MEDIAN_OF_NORMAL
-    noise_variance = sd * sd  # a product becomes infinite where ** raises
-    effect_variance = max(scatter * scatter - 2 * noise_variance, noise_variance)
-    band: list[tuple[float, float]] = []
-    mean, variance = math.nan, math.inf
-    for row in rows:
-        seen = None if row["status"] == "retracted" or row.get("quarantined") else row["result"]
-        if seen is not None and math.isnan(mean):
-            mean, variance = seen, noise_variance
-        elif seen is not None:
-            surprise, step = seen - mean - typical, variance + effect_variance
-            total = step + noise_variance
-            if row["status"] == "keep":
-                trust = step / total if total else 1.0  # without noise a result is the truth
-                mean, variance = mean + typical + surprise * trust, trust * noise_variance
-            elif abs(surprise) < 5 * math.sqrt(total):  # a broken run says nothing about the champion
-                trust = variance / total
-                mean, variance = mean + surprise * trust, variance - variance * trust
-        band.append((mean, math.sqrt(variance)))
-    return band
+def below_zero(mean: float, sd: float) -> float:
+    """The probability that a normal quantity is below zero; where there is no spread, a half for zero itself."""
+    if sd == 0:
+        return 0.5 if mean == 0 else float(mean < 0)
+    return math.erfc(mean / sd / math.sqrt(2)) / 2
 
 
 def saturated(row: dict[str, Any]) -> bool:
@@ -119,11 +143,7 @@ def saturated(row: dict[str, Any]) -> bool:
     return bool(row["count"] >= SATURATED_RUNS and row["kept"] <= SATURATED_KEPT)
 
 
-# The standard library's statistics would cost a reading command 15 ms to import. Divided first, no sum overflows.
-def _mean(values: Sequence[float]) -> float:
-    return sum(value / len(values) for value in values)  # fsum raises where the largest floats meet
-
-
-def _median(values: Sequence[float]) -> float:
+def median(values: Sequence[float]) -> float:
+    """The middle value. The standard library's statistics would cost a reading command 15 ms to import."""
     ordered, middle = sorted(values), len(values) // 2
     return ordered[middle] if len(values) % 2 else ordered[middle - 1] / 2 + ordered[middle] / 2

@@ -17,9 +17,8 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
-from lab.brief import number, one_line, signed, time_is_unknown
+from lab.brief import escaped, number, one_line, signed, time_is_unknown
 from lab.cards import load_cards, order
 from lab.errors import SettingError, StoreError
 from lab.notes import load_notes
@@ -52,15 +51,6 @@ TOP_TRACKS = 4  # tracks told at length
 MAX_NAME_CHARACTERS = 64
 
 _FILE_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME_CHARACTERS - 1}}}")
-_MARKUP = re.compile(r"([\\`*\[\]<>#|~&$]|(?<![^\W_])_|_(?![^\W_]))")
-_LIST_MARK = re.compile(r"^(?=[-+=]|\d+[.)](?: |$))(\d*)")
-
-
-def escaped(text: Any, length: int = 160) -> str:
-    """Untrusted text as harmless Markdown: one line, cut to `length`, its markup characters escaped."""
-    line = _MARKUP.sub(r"\\\1", one_line(text, length))
-    line = _LIST_MARK.sub(r"\1\\", line)
-    return line.replace("://", "\\://").replace("www.", "www\\.")
 
 
 def session_report(cards: Iterable[Card], notes: Iterable[Card], session: str) -> str:

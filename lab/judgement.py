@@ -1,0 +1,215 @@
+"""What is believed of a track: its runs asked of the index, judged by `lab/belief.py`, kept until a card changes.
+
+    with Index(knowledge) as index:
+        belief = judgement(index, track)                    # None where nothing can be said yet
+        challengers(index, track), findings(index, track)
+
+A track's newest runs and its best and newest kept ones stand for all of it: what was tried and dropped hundreds of
+runs ago says next to nothing about today's champion, and a verdict must not wait for it. `everything` takes all.
+Not covered: what to do about a verdict (`lab/decide.py`), how it is told (`lab/board.py`).
+"""
+
+import json
+import re
+from typing import Any
+
+from lab.belief import Belief, as_json, believe, from_json
+from lab.findings import Finding, Pooled, judged, pooled
+from lab.index import Index
+from lab.settings import judging
+from lab.stats import below_zero, gain, noise_prior
+
+Row = dict[str, Any]
+
+RECENT, KEPT = 200, 100
+ENOUGH_PAIRS = 10  # of runs that differ in their seeds: the noise is then known to about a quarter
+ELSEWHERE_TRACKS, ELSEWHERE_RUNS = 20, 50
+# What lists of runs show of each.
+SHOWN = (
+    "id, timestamp, status, track, metric, direction, result, delta, category, hypothesis, lesson, agent, session, "
+    "commit_id, probability, peak_vram_mb, error_kind, error_summary, quarantined, confirmed, edit_key, seed, preset"
+)
+VALID = "quarantined IS NULL AND result IS NOT NULL"
+EVIDENCE = (
+    "id, timestamp, status, quarantined, metric, result, direction, edit_key, train_sha256, commit_id, parent_commit, "
+    "champion, seed, machine, hypothesis, preset, device, confirmed, tokens_per_second"
+)
+_COUNTS = f"track = ? AND {VALID} AND status != 'retracted'"
+
+
+def evidence(index: Index, track: str | None, everything: bool = False) -> list[Row]:
+    """The runs of a track that a belief rests on, oldest first: those of one metric and direction, the newest's."""
+    if everything:
+        rows = index.rows(f"SELECT {EVIDENCE} FROM cards WHERE {_COUNTS} ORDER BY timestamp, id", track)
+    else:
+        order = (
+            "DESC" if index.row(f"SELECT 1 FROM cards WHERE {_COUNTS} AND direction = 'max' LIMIT 1", track) else "ASC"
+        )
+        parts = (
+            ("", "timestamp DESC", RECENT),
+            ("AND status = 'keep'", "timestamp DESC", KEPT),
+            ("AND status = 'keep'", f"result {order}", KEPT),
+        )
+        found = {}
+        for where, by, limit in parts:
+            for row in index.rows(
+                f"SELECT {EVIDENCE} FROM cards WHERE {_COUNTS} {where} ORDER BY {by} LIMIT ?", track, limit
+            ):
+                found[row["id"]] = row
+        keys = {row["edit_key"] for row in found.values() if row["status"] == "keep" and row["edit_key"]}
+        marks = ", ".join("?" * len(keys))
+        for row in index.rows(f"SELECT {EVIDENCE} FROM cards WHERE {_COUNTS} AND edit_key IN ({marks})", track, *keys):
+            found[row["id"]] = row
+        rows = sorted(found.values(), key=lambda row: (row["timestamp"], row["id"]))
+    if not rows:
+        return []
+    kind = rows[-1]["metric"], rows[-1]["direction"]
+    return [row for row in rows if (row["metric"], row["direction"]) == kind]
+
+
+def judgement(index: Index, track: str | None, everything: bool = False) -> Belief | None:
+    """The posterior of a track; None where it has no result, or all are 0 and nothing tells how large noise is."""
+    if track is None:
+        return None
+    settings = judging(index.knowledge)
+    name, about = f"belief {track} {everything}", str(settings.noise)
+    if name not in index.made:
+        known = index.recall(name, about)
+        if known is None:
+            belief = _judged(index, track, everything, settings.noise)
+            index.remember(name, about, json.dumps(as_json(belief) if belief else None))
+        else:
+            belief = from_json(values) if (values := json.loads(known)) else None
+        index.made[name] = belief
+    return index.made[name]  # type: ignore[no-any-return]
+
+
+def _judged(index: Index, track: str, everything: bool, noise: float) -> Belief | None:
+    rows = evidence(index, track, everything)
+    if not rows:
+        return None
+    last = rows[-1]
+    prior = noise or noise_prior(last["preset"], last["device"], last["metric"])
+    return believe(rows, last["direction"], prior, _elsewhere(index, track, last["metric"]))
+
+
+def _elsewhere(index: Index, track: str, metric: str) -> list[float]:
+    """What edits did on other tracks, as shares of the metric, negative where they improved it."""
+    tracks = index.rows("SELECT DISTINCT track FROM counts WHERE track IS NOT NULL AND track != ?", track)
+    found = []
+    for row in tracks[:ELSEWHERE_TRACKS]:
+        found += index.rows(
+            "SELECT delta, result, direction FROM cards WHERE track = ? AND metric = ? AND delta IS NOT NULL "
+            "AND result != 0 AND quarantined IS NULL AND status != 'retracted' ORDER BY timestamp DESC LIMIT ?",
+            row["track"], metric, ELSEWHERE_RUNS,
+        )  # fmt: skip
+    return [(row["delta"] if row["direction"] == "min" else -row["delta"]) / abs(row["result"]) for row in found]
+
+
+def challengers(index: Index, track: str | None, limit: int = 10) -> list[Row]:
+    """The configurations that may truly be better than the champion, the likeliest first.
+
+    Rows of the index with probability, expected (the difference to the champion, signed as delta), expected_sd,
+    repeats (runs of it) and repeat_pays.
+    """
+    belief = judgement(index, track)
+    if belief is None or belief.champion is None:
+        return []
+    best = belief.nodes[belief.champion]
+    others = [node for node in belief.nodes.values() if node is not best]
+    # A verdict takes a millisecond: first those that a glance at the marginals puts in front.
+    others.sort(key=lambda node: below_zero(best.mean - node.mean, (best.variance + node.variance) ** 0.5))
+    rows = []
+    for node in others[: 2 * limit]:
+        verdict = belief.verdict(None, node.parent, node)
+        if verdict:
+            rows.append(
+                _row(index, node.card)
+                | {"probability": verdict.better, "expected": verdict.expected, "expected_sd": verdict.sd,
+                   "runs": len(node.runs), "repeat_pays": verdict.repeat_pays}
+            )  # fmt: skip
+    return sorted(rows, key=lambda row: (-row["probability"], row["id"]))[:limit]
+
+
+def findings(index: Index, track: str | None, limit: int = 100) -> list[Finding]:
+    """What was found out on a track: every kept edit, and every other that was repeated; the largest gain first."""
+    belief = judgement(index, track)
+    if belief is None:
+        return []
+    chosen = [node for node in belief.nodes.values() if node.from_parent and (node.kept or len(node.runs) > 1)]
+    chosen.sort(key=lambda node: node.alone[0] - (node.from_parent or node.alone)[0])
+    settings = judging(index.knowledge)
+    found = [
+        judged(belief, node, {run: _row(index, run) for run in node.runs}, settings) for node in chosen[: 2 * limit]
+    ]
+    return sorted(found, key=lambda finding: (-gain(finding.expected, belief.direction), finding.card))[:limit]
+
+
+def transfer(index: Index) -> list[Pooled]:
+    """Changes that were tried on several tracks, with their effect over all of them."""
+    found = []
+    for row in index.rows("SELECT DISTINCT track FROM counts WHERE track IS NOT NULL ORDER BY track"):
+        if belief := judgement(index, row["track"]):
+            found += [(row["track"], belief, finding) for finding in findings(index, row["track"])]
+    return pooled(found)
+
+
+def lineages(index: Index, track: str | None, limit: int = 3) -> list[Row]:
+    """The kept configurations that nothing kept was made from, the truly best first: where the lines of work stand.
+
+    Rows of the index with mean, gained (since the baseline, signed as delta) and steps.
+    """
+    belief = judgement(index, track)
+    if belief is None:
+        return []
+    kept = [node for node in belief.nodes.values() if node.kept]
+    tips = {node.card for node in kept} - {node.parent for node in kept}
+    found = []
+    for node in sorted((node for node in kept if node.card in tips), key=lambda node: node.mean)[:limit]:
+        steps, root = 0, node
+        while root.parent is not None:
+            root, steps = belief.nodes[root.parent], steps + 1
+        (mean, _), (start, _) = belief.value(node.card), belief.value(root.card)
+        found.append(_row(index, node.card) | {"mean": mean, "gained": mean - start, "steps": steps})
+    return found
+
+
+def failures(index: Index, track: str | None) -> list[Row]:
+    """Crashes of one kind that say the same, numbers aside, twice or more: times, kind, summary, id of the newest."""
+    groups: dict[str, list[Row]] = {}
+    for row in index.rows(
+        "SELECT id, error_kind, error_summary, hypothesis FROM cards WHERE track IS ? AND status = 'crash' "
+        "ORDER BY timestamp DESC LIMIT ?", track, RECENT,
+    ):  # fmt: skip
+        said = row["error_summary"] or row["hypothesis"] or "no error noted"
+        groups.setdefault(f"{row['error_kind']} {re.sub('[0-9]+', '#', said)}", []).append(row | {"said": said})
+    clusters = [
+        {
+            "times": len(rows),
+            "kind": rows[0]["error_kind"] or "unknown",
+            "id": rows[0]["id"],
+            "summary": rows[0]["said"],
+        }
+        for rows in groups.values()
+        if len(rows) > 1
+    ]
+    return sorted(clusters, key=lambda row: (-row["times"], row["id"]))
+
+
+def advice(belief: Belief, champion: Row | None) -> list[str]:
+    """Which repeats would tell most about the noise of a track, in words."""
+    ledger, told = belief.repeats, []
+    name = champion["id"][:12] if champion else "the champion"
+    if (missing := ENOUGH_PAIRS - ledger.pairs[1]) > 0:
+        runs = 3 if not ledger.pairs[1] else 2 if missing > 1 else 1
+        told.append(f"{runs} runs of {name} with new seeds: the seed's term rests on {ledger.pairs[1]} pairs")
+    if ledger.main_machine and not ledger.pairs[2] and len(ledger.machines) > 1:
+        told.append(f"{name} on another machine: {len(ledger.machines)} machines have no configuration in common")
+    return told or ["none: new ideas tell more than another repeat"]
+
+
+def _row(index: Index, card: str) -> Row:
+    """A card's row, with its changes as the card has them."""
+    row = index.row(f"SELECT {SHOWN}, machine FROM cards WHERE id = ?", card) or {}
+    changes = index.rows("SELECT name, old, new FROM changes WHERE card = ?", card)
+    return row | {"config_diff": {row["name"]: [json.loads(row["old"]), json.loads(row["new"])] for row in changes}}
