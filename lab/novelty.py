@@ -1,167 +1,154 @@
-"""Has it been tried: a key that is equal for two versions of train.py that do the same.
+"""Has it been tried: what an idea's closest earlier runs mean for it. Pure.
 
-    edit_key(Path("train.py").read_bytes())     16 hex characters, or None
+    similarity("halve the batch", "batch 524288 -> 262144") >= SAME_IDEA_THRESHOLD        # True
+    assess(Idea("raise the embedding LR to 0.9"), earlier, "explore", sd=0.0005)          # {"decision": "block", ...}
 
-The key is a hash of the syntax tree, so comments, layout, quotes and brackets do not matter. Beyond that only what
-certainly means nothing is set aside, because a false "new" costs one run and a false "tried" costs an idea:
-
-- docstrings, `pass` and other statements that do nothing;
-- how a number is written: `8`, `0x8` and `2 * 4`; but 8, 8.0 and True are three values;
-- in an unbroken run of constants at module level, their order, annotations (`DEPTH: int = 8`), and numbers that are
-  computed from constants earlier in the run;
-- the constant SEED at module level: a repeat with another seed is the same edit.
-
-So these do make another key: a new constant, even an unused one; renamed variables; the order of imports and
-functions; annotations elsewhere (torch reads some). Nothing is evaluated but arithmetic on numbers, within a size.
-Not covered: what the environment selects, such as the preset, which the track and the card name.
+`TABLE` says what each finding means in each mode. Not covered: how alike two ideas are (`lab/likeness.py`); where
+earlier runs come from and what an edit changed (`lab/tried.py`).
 """
 
-import ast
-import operator
-import warnings
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-MAX_INTEGER_BITS = 4096
-SEED_NAME = "SEED"
+from lab.likeness import SAME_IDEA_THRESHOLD, WordSimilarity, goes_on, similarity
 
-Number = int | float
+__all__ = ["MODES", "SAME_IDEA_THRESHOLD", "TABLE", "Idea", "assess", "outcome", "similarity"]
 
-# Each gives the same bits on every machine. A power of floats does not: the C libraries differ in its last digit.
-_ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-    ast.FloorDiv: operator.floordiv,
-    ast.Mod: operator.mod,
-    ast.Pow: operator.pow,
+Row = dict[str, Any]
+
+
+class Idea(NamedTuple):
+    """What somebody is about to try: its description, and what its edit says: changed constants in words, its key."""
+
+    text: str
+    changes: str = ""
+    edit_key: str | None = None
+    track: str | None = None
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Everything that tells of it in words."""
+        return tuple(text for text in (self.text, self.changes) if text)
+
+
+# What to do, by mode. A duplicate is an equal edit on this track; a repeat's evidence is "here", or "distant" (another
+# track, or many keeps ago against another champion), or "unclear" (noise was too large to tell).
+MODES = ("explore", "exploit", "replicate")
+TABLE: dict[tuple[str, str], tuple[str, str, str]] = {
+    ("novel", ""): ("allow", "allow", "caution"),
+    ("known_success", ""): ("caution", "allow", "allow"),
+    ("incremental_followup", ""): ("allow", "allow", "caution"),
+    ("repeat_failure", "here"): ("block", "block", "allow"),
+    ("repeat_failure", "distant"): ("caution", "caution", "allow"),
+    ("repeat_failure", "unclear"): ("caution", "allow", "allow"),
+    ("duplicate_run", ""): ("block", "block", "allow"),
 }
-# Fields that say nothing about what code does, and that not every version of Python has.
-_IDLE_FIELDS = {"ctx", "kind", "type_comment", "type_ignores"}
-_NOTHING_KNOWN: Mapping[str, Number] = {}
+NOISE_DIFFERENCES = 2 * 2**0.5  # standard deviations of one run: two of the difference of two
+MANY_KEEPS = 8  # so many improvements later the champion is another one
+NOT_THE_IDEAS_FAULT = ("interrupted", "killed", "device")  # kinds of crashes that say nothing of what was tried
 
 
-def edit_key(source: bytes) -> str | None:
-    """A hash of what the program does, 16 hex characters, the same under every version of Python.
+def assess(
+    idea: Idea,
+    earlier: Sequence[Row],
+    mode: str,
+    sd: float | None,
+    threshold: float = SAME_IDEA_THRESHOLD,
+    limit: int = 5,
+    words: WordSimilarity | None = None,
+) -> dict[str, Any]:
+    """What earlier runs say of an idea: `classification`, `decision`, `evidence`, `reason` and the `closest` runs.
 
-    None where this version cannot parse it, or it is nested too deeply to follow.
+    Rows are of the index (`lab.facts.SHOWN`) and may have `changes` (config_diff in words) and `keeps_since`, how many
+    runs of their track were kept after them. `sd` is the noise between repeats, in the metric's unit. Of equally close
+    runs those of the idea's own track come first. Retracted runs take no part.
     """
-    import hashlib  # loads OpenSSL, which a command that only reads has no use for
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the program's, such as an invalid escape
-            tree = ast.parse(source)
-        text = _module_text(tree.body)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):  # ValueError: NUL bytes; MemoryError: nesting
-        return None
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _module_text(statements: list[ast.stmt]) -> str:
-    """The statements of the module, or of a branch of an `if` there, with runs of constants in order of their names."""
-    parts: list[str] = []
-    run: dict[str, str] = {}
-    known: dict[str, Number] = {}
-    for statement in statements:
-        name, value = _assignment(statement)
-        if name == SEED_NAME or _does_nothing(statement):
-            continue
-        if name is not None and value is not None and _is_constant(value, known):
-            run[name] = _text(value, known)
-            number = _number(value, known)
-            known.pop(name, None)
-            if number is not None:
-                known[name] = number
-            continue
-        parts += _sorted_run(run)
-        # Whatever follows may rebind the names in ways that only running it would show.
-        run, known = {}, {}
-        parts.append(_statement_text(statement, name, value))
-    return "[" + ",".join(parts + _sorted_run(run)) + "]"
-
-
-def _sorted_run(run: dict[str, str]) -> list[str]:
-    return [f"{name!a}={text}" for name, text in sorted(run.items())]
-
-
-def _statement_text(statement: ast.stmt, name: str | None, value: ast.expr | None) -> str:
-    """A statement at module level that is no constant; `name` and `value` are what it assigns."""
-    if isinstance(statement, ast.If):
-        test, body, other = _text(statement.test), _module_text(statement.body), _module_text(statement.orelse)
-        return f"If({test},{body},{other})"
-    return _text(statement) if name is None else f"{name!a}={_text(value)}"
-
-
-def _assignment(statement: ast.stmt) -> tuple[str | None, ast.expr | None]:
-    """(name, value) where the statement gives one name a value, else (None, None)."""
-    if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
-        target: ast.expr = statement.targets[0]
-    elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
-        target = statement.target
-    else:
-        return None, None
-    return (target.id, statement.value) if isinstance(target, ast.Name) else (None, None)
-
-
-def _is_constant(node: ast.expr, known: Mapping[str, Number]) -> bool:
-    if isinstance(node, (ast.Tuple, ast.List)):
-        return all(_is_constant(item, known) for item in node.elts)
-    return isinstance(node, ast.Constant) or _number(node, known) is not None
-
-
-def _does_nothing(node: Any) -> bool:
-    """Whether this is a statement without effect: `pass`, a docstring, any lone literal."""
-    return isinstance(node, ast.Pass) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
-
-
-def _text(node: Any, known: Mapping[str, Number] = _NOTHING_KNOWN) -> str:
-    """A syntax tree, a list in one, or a leaf, as text. `ast.dump` is not stable: it changes with Python's version."""
-    if isinstance(node, list):
-        return "[" + ",".join(_text(item, known) for item in node if not _does_nothing(item)) + "]"
-    if isinstance(node, ast.JoinedStr):  # Python 3.12 may leave an empty text in an f-string, others do not
-        parts = [part for part in node.values if not (isinstance(part, ast.Constant) and part.value == "")]
-        return f"JoinedStr({_text(parts, known)})"
-    if not isinstance(node, ast.AST):
-        return ascii(node)  # repr shows a character or not, depending on the version of Unicode
-    number = _number(node, known)
-    if number is not None:
-        return number.hex() if isinstance(number, float) else f"{number:#x}"
-    if isinstance(node, ast.Constant):
-        return f"{type(node.value).__name__}:{node.value!a}"
-    fields = (
-        f"{name}={_text(value, known)}"
-        for name, value in ast.iter_fields(node)
-        if name not in _IDLE_FIELDS and value is not None and value != []
+    ranked = sorted(
+        (_closeness(idea, row, words) for row in earlier if row["status"] != "retracted"),
+        key=lambda found: (-found[0], found[1]["track"] != idea.track, found[1]["id"]),
     )
-    return f"{type(node).__name__}({','.join(fields)})"
+    told = [row | {"similarity": round(close, 4), "outcome": outcome(row, sd)} for close, row in ranked]
+    same = [row for row in told if row["similarity"] >= threshold]
+    same.sort(key=lambda row: (row["track"] != idea.track, -row["similarity"]))
+    classification, evidence, row = _classify(idea, told, same)
+    decision = TABLE[classification, evidence][MODES.index(mode)]
+    shown = [row for row in [*same, *(row for row in told if row["similarity"] < threshold)] if row["similarity"] > 0.3]
+    if row is not None:
+        shown = [row, *(other for other in shown if other is not row)]
+    return {
+        "classification": classification,
+        "evidence": evidence,
+        "decision": decision,
+        "mode": mode,
+        "reason": _reason(classification, evidence, decision, idea, row),
+        "same": len(same),
+        "compared": len(earlier),
+        "threshold": threshold,
+        "closest": shown[:limit],
+    }
 
 
-def _number(node: ast.AST, known: Mapping[str, Number]) -> Number | None:
-    """The number that an expression of literals and `known` names stands for; None when it is anything else."""
-    if isinstance(node, ast.Constant):
-        literal = node.value  # a bool is an int to Python, but no number here
-        return literal if isinstance(literal, (int, float)) and not isinstance(literal, bool) else None
-    if isinstance(node, ast.Name):
-        return known.get(node.id)
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        operand = _number(node.operand, known)
-        return None if operand is None else -operand
-    if isinstance(node, ast.BinOp) and type(node.op) in _ARITHMETIC:
-        left, right = _number(node.left, known), _number(node.right, known)
-        return None if left is None or right is None else _calculate(type(node.op), left, right)
-    return None
+def outcome(row: Row, sd: float | None) -> str:
+    """What an earlier run says of its idea: helped, refuted, unclear or crashed."""
+    if row["quarantined"] or row["status"] == "inconclusive":
+        return "unclear"
+    if row["status"] == "keep":
+        return "helped"
+    if row["status"] == "crash":
+        return "unclear" if row["error_kind"] in NOT_THE_IDEAS_FAULT else "crashed"
+    if row["delta"] is None:
+        return "refuted"  # without a number the verdict of whoever wrote the card counts
+    loss = row["delta"] if row["direction"] == "min" else -row["delta"]
+    return "refuted" if loss > NOISE_DIFFERENCES * (sd or 0.0) else "unclear"
 
 
-def _calculate(op: type[ast.operator], left: Number, right: Number) -> Number | None:
-    """The result, None where there is none or it would be too long to write down."""
-    if op is ast.Pow and not (
-        isinstance(left, int) and isinstance(right, int) and 0 <= left.bit_length() * right <= MAX_INTEGER_BITS
-    ):
-        return None
-    try:
-        result: Number = _ARITHMETIC[op](left, right)
-    except ArithmeticError:  # divided by zero, or too large for a float
-        return None
-    return None if isinstance(result, int) and result.bit_length() > MAX_INTEGER_BITS else result
+def _closeness(idea: Idea, row: Row, words: WordSimilarity | None) -> tuple[float, Row]:
+    if idea.edit_key and idea.edit_key == row["edit_key"]:
+        return 1.0, row
+    texts = [text for text in (row["hypothesis"], row.get("changes")) if text]
+    return max((similarity(one, other, words) for one in idea.texts for other in texts), default=0.0), row
+
+
+def _classify(idea: Idea, told: Sequence[Row], same: Sequence[Row]) -> tuple[str, str, Row | None]:
+    """(classification, evidence, the run that decides it)."""
+    here = [row for row in same if row["track"] == idea.track]
+    for row in here:
+        if idea.edit_key and row["edit_key"] == idea.edit_key:
+            return "duplicate_run", "", row
+    if found := next((row for row in (*here, *same) if row["outcome"] == "helped"), None):
+        return "known_success", "", found
+    if same:
+        return "repeat_failure", *_worst(idea, same)
+    kept = (row for row in told if row["outcome"] == "helped" and row["track"] == idea.track and row["hypothesis"])
+    for row in kept:
+        if any(goes_on(text, row["hypothesis"]) for text in idea.texts):
+            return "incremental_followup", "", row
+    return "novel", "", None
+
+
+def _worst(idea: Idea, same: Sequence[Row]) -> tuple[str, Row]:
+    """The strongest evidence that the idea does not help, and the run it is from."""
+    failed = [row for row in same if row["outcome"] != "unclear"]
+    for row in failed:
+        if row["track"] == idea.track and row.get("keeps_since", 0) < MANY_KEEPS:
+            return "here", row
+    return ("distant", failed[0]) if failed else ("unclear", same[0])
+
+
+def _reason(classification: str, evidence: str, decision: str, idea: Idea, row: Row | None) -> str:
+    """The verdict in a sentence."""
+    if row is None:
+        return "no earlier run is close to it"
+    run = f"run {row['id'][:8]}" + ("" if row["track"] == idea.track else " on another track")
+    bad = "crashed" if row["outcome"] == "crashed" else "was refuted"
+    delta = f" (delta {row['delta']:+.6f})" if row["delta"] is not None else ""
+    return {
+        "known_success": f"{run} tried the same idea and was kept{delta}",
+        "incremental_followup": f"it goes on from {run}, which was kept{delta}",
+        "duplicate_run": f"{run} is this very edit{delta}; repeat it with --mode replicate",
+        "repeat_failure": {
+            "here": f"{run} tried the same idea and {bad}{delta}",
+            "distant": f"{run} tried the same idea without success{delta}, but against another champion",
+            "unclear": f"{run} tried the same idea, and noise was too large to tell{delta}: a repeat would",
+        }.get(evidence, ""),
+    }[classification]

@@ -14,8 +14,8 @@ FLOORS = (
     {"schema"},
     {"store", "settings", "git", "download"},
     {
-        "stats", "effects", "edits", "words", "ideas", "likeness", "novelty", "brief", "lineage", "tables", "guess",
-        "columns", "datasets", "page",
+        "stats", "effects", "edits", "rewrites", "words", "ideas", "likeness", "novelty", "brief", "lineage", "tables",
+        "guess", "columns", "datasets", "page",
     },
     {"belief"},
     {"cards", "notes", "queue", "runs", "scatter", "confirming", "sweep"},
@@ -33,7 +33,7 @@ FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 # These decide and tell: nothing they need is on a disk.
 PURE = {
     "stats", "effects", "belief", "findings", "decide", "novelty", "likeness", "ideas", "words", "vocabulary", "edits",
-    "brief", "report", "steps", "lineage", "runs", "guess", "sweep", "scatter", "confirming", "audit",
+    "rewrites", "brief", "report", "steps", "lineage", "runs", "guess", "sweep", "scatter", "confirming", "audit",
 }  # fmt: skip
 # What a command that reads, or a run on its way up, loads: nothing that is installed.
 STANDARD_LIBRARY_ONLY = set(FLOOR) - {

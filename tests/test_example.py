@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from lab.cards import load_cards
-from lab.novelty import edit_key
+from lab.edits import edit_key
 from lab.settings import load_settings, project_root
 
 ROOT = Path(__file__).parent.parent
