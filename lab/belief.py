@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from lab.effects import Effect, chances, learn, mean_and_variance, moments, prior_effects, promise, seen_as
 from lab.schema import LARGEST
-from lab.stats import Noise, Repeats, configuration, counts, gain, median, repeats
+from lab.stats import Noise, Repeats, configuration, counts, gain, median, repeats, unchosen
 
 Row = dict[str, Any]
 
@@ -279,21 +279,25 @@ class _Tree:
         self.parent: list[int] = []
         self.by_commit: dict[str, int] = {}
         self._plant(rows)
-        share = ledger.seed_share
         machine = min((ledger.between_machines or 0.0) / unit, FARTHEST) ** 2
-        self.looks: list[list[tuple[float, float]]] = []  # (value, variance as a share of the noise's)
-        for members in self.members:
+
+        def looks_of(runs: Sequence[Row]) -> list[tuple[float, float]]:
+            """(value, variance as a share of the noise's): runs of one seed on one machine are one look together."""
             groups: dict[Any, list[float]] = {}
-            for row in members:
+            for row in runs:
                 seed = row["id"] if row["seed"] is None else row["seed"]
                 value = _inside(row["result"], centre, unit, direction)
                 groups.setdefault((row["machine"], seed), []).append(value)
-            self.looks.append([
+            share = ledger.seed_share
+            return [
                 (sum(group) / len(group), share + (1 - share) / len(group) + (name != ledger.main_machine) * machine)
                 for (name, _), group in groups.items()
-            ])  # fmt: skip
-        self.freedom = sum(len(looks) - 1 for looks in self.looks)
-        self.squares = sum(_scatter(looks) for looks in self.looks)
+            ]
+
+        self.looks = [looks_of(members) for members in self.members]
+        fair = [looks_of(unchosen(members)) for members in self.members]
+        self.freedom = sum(len(looks) - 1 for looks in fair)
+        self.squares = sum(_scatter(looks) for looks in fair)
         self.variance = 1.0
         self.effects = prior_effects(TYPICAL_GAIN)
         self.own: list[tuple[float, float]] = []

@@ -21,7 +21,7 @@ HURTS = (0.060, 0.085, 0.128, 0.106, 0.074, 0.043, 0.025)
 NOTHING = 0.35
 TAIL = 0.0005  # the share of each size beyond these, as far as the results reach
 PRIOR_EXPERIMENTS = 50.0  # how many experiments those shares are worth
-EM_STEPS = 5
+EM_STEPS = 20
 NEGLIGIBLE = 1e-12  # of the likeliest part
 # Looks at a standard normal value, with their weights (Gauss-Hermite).
 LOOKS = (

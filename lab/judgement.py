@@ -95,7 +95,9 @@ def _judged(index: Index, track: str, everything: bool, noise: float) -> Belief 
 
 def _elsewhere(index: Index, track: str, metric: str) -> list[float]:
     """What edits did on other tracks, as shares of the metric, negative where they improved it."""
-    tracks = index.rows("SELECT DISTINCT track FROM counts WHERE track IS NOT NULL AND track != ?", track)
+    tracks = index.rows(
+        "SELECT DISTINCT track FROM counts WHERE track IS NOT NULL AND track != ? ORDER BY track", track
+    )
     found = []
     for row in tracks[:ELSEWHERE_TRACKS]:
         found += index.rows(
@@ -110,7 +112,7 @@ def challengers(index: Index, track: str | None, limit: int = 10) -> list[Row]:
     """The configurations that may truly be better than the champion, the likeliest first.
 
     Rows of the index with probability, expected (the difference to the champion, signed as delta), expected_sd,
-    repeats (runs of it) and repeat_pays.
+    runs (how many it has had) and repeat_pays.
     """
     belief = judgement(index, track)
     if belief is None or belief.champion is None:

@@ -63,7 +63,7 @@ def get_coverage_map(knowledge_dir: Path | str) -> dict[str, dict[str, Any]]:
 
 
 def get_champion(knowledge_dir: Path | str, track: str | None) -> Card | None:
-    """The kept run with the best result of the track as a card, None when there is none."""
+    """The champion of the track as a card (docs/judgement.md), None when there is none."""
     with Index(Path(knowledge_dir)) as index:
         best = champion(index, track)
         return index.read(best["id"]) if best else None

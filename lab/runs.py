@@ -119,11 +119,13 @@ def track_noise(of_track: Sequence[Run]) -> Noise:
 
 
 def belief_of(of_track: Sequence[Run]) -> Belief | None:
-    """What is believed of a track's configurations, from all of its cards."""
-    rows = [_evidence(run) for run in of_track if run.value is not None]
-    if not rows:
+    """What is believed of a track's configurations, from all of its cards of the metric that was measured last."""
+    measured = [run for run in valid(of_track) if run.value is not None]
+    if not measured:
         return None
-    last = of_track[-1].card
+    last = measured[-1].card
+    kind = last["metric"], last["direction"]
+    rows = [_evidence(run) for run in measured if (run.card["metric"], run.card["direction"]) == kind]
     prior = noise_prior(last["preset"], (last["platform"] or {}).get("device"), last["metric"])
     return believe(rows, last["direction"], prior)
 

@@ -90,6 +90,15 @@ def counts(row: dict[str, Any]) -> bool:
     return row["result"] is not None and row["status"] != "retracted" and not row["quarantined"]
 
 
+def unchosen(runs: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+    """The runs of a configuration, oldest first, without the one it was kept by: that one was lucky.
+
+    All of them where fewer than two would remain.
+    """
+    chosen = next((place for place, row in enumerate(runs) if row["status"] == "keep"), None)
+    return runs if chosen is None or len(runs) < 3 else [*runs[:chosen], *runs[chosen + 1 :]]
+
+
 def repeats(rows: Iterable[dict[str, Any]]) -> Repeats:
     """The ledger of the runs that count; see the module."""
     groups: dict[str, list[dict[str, Any]]] = {}
@@ -103,7 +112,7 @@ def repeats(rows: Iterable[dict[str, Any]]) -> Repeats:
     scale = max((abs(row["result"]) for group in repeated for row in group), default=0.0) or 1.0  # squares must fit
     pairs, squares, weights = [0, 0, 0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]
     for group in repeated:
-        newest = group[-MAX_PAIRED:]
+        newest = unchosen(group)[-MAX_PAIRED:]
         for one, other in combinations(newest, 2):
             term = 2 if one["machine"] != other["machine"] else 0 if _same_seed(one, other) else 1
             apart = one["result"] / scale - other["result"] / scale

@@ -142,7 +142,9 @@ def test_the_chances_of_a_first_edit_are_exact():
         weights, means, better = [], [], []
         for weight, mean, variance in belief.effects:
             trust = variance / (variance + spread)
-            weights.append(weight * math.exp(-((seen - mean) ** 2) / 2 / (variance + spread)) / math.sqrt(variance + spread))
+            weights.append(
+                weight * math.exp(-((seen - mean) ** 2) / 2 / (variance + spread)) / math.sqrt(variance + spread)
+            )
             means.append(mean + trust * (seen - mean))
             better.append(math.erfc(means[-1] / math.sqrt(2 * trust * spread)) / 2 if variance else 0.0)
         parts = np.array(weights) / sum(weights)
@@ -161,7 +163,9 @@ def test_the_order_of_the_rows_does_not_matter():
         assert believe(random.Random(seed).sample(rows, len(rows)), "min", PRIOR) == belief
 
 
-@pytest.mark.parametrize("gone", [{"status": "retracted"}, {"quarantined": "slow"}, {"result": None, "status": "crash"}])
+@pytest.mark.parametrize(
+    "gone", [{"status": "retracted"}, {"quarantined": "slow"}, {"result": None, "status": "crash"}]
+)
 def test_what_takes_no_part_leaves_no_trace(gone):
     rows = climb(random.Random(2), 50)
     out = set(random.Random(3).sample(range(len(rows)), 10))
@@ -198,7 +202,7 @@ def test_the_scale_of_the_metric_does_not_matter():
 
 
 def test_it_survives_json():
-    rows = climb(random.Random(6), 40, machine="m") + [row(5000, 3.0, parent_commit="abc", commit_id="def0123456")]
+    rows = [*climb(random.Random(6), 40, machine="m"), row(5000, 3.0, parent_commit="abc", commit_id="def0123456")]
     belief = believe(rows, "min", PRIOR, [-0.01, 0.002])
     again = from_json(json.loads(json.dumps(as_json(belief))))
     assert again == belief
@@ -379,8 +383,12 @@ def test_another_machine_is_trusted_less_when_machines_differ():
         for run in range(4):
             machine = "main" if run < 3 else "other"
             away = 0.0 if run < 3 else chance.gauss(0, 0.02)
-            rows.append(row(10 * edit + run, 1.0 + away + chance.gauss(0, 0.0005), edit_key=f"e{edit}", machine=machine))
-    here, there = (believe([*rows, row(99, 1.0, machine=name)], "min", PRIOR).nodes[card(99)] for name in ("main", "other"))
+            rows.append(
+                row(10 * edit + run, 1.0 + away + chance.gauss(0, 0.0005), edit_key=f"e{edit}", machine=machine)
+            )
+    here, there = (
+        believe([*rows, row(99, 1.0, machine=name)], "min", PRIOR).nodes[card(99)] for name in ("main", "other")
+    )
     assert there.alone[1] > 100 * here.alone[1]
 
 
@@ -506,8 +514,10 @@ def check(belief, rows):
     assert from_json(json.loads(json.dumps(as_json(belief), allow_nan=False))) == belief
 
 
-RESULTS = st.none() | st.sampled_from([0, 1, 0.97, 0.971, 0.972, 3.2, -1.0, 1e308, -1e308, 1e-308, 5e-324]) | st.floats(
-    allow_nan=False, allow_infinity=False
+RESULTS = (
+    st.none()
+    | st.sampled_from([0, 1, 0.97, 0.971, 0.972, 3.2, -1.0, 1e308, -1e308, 1e-308, 5e-324])
+    | st.floats(allow_nan=False, allow_infinity=False)
 )
 COMMITS = st.sampled_from([None, "", "aaaaaaa", "bbbbbbbbbb", "ccccccc"])
 HOSTILE = st.fixed_dictionaries({

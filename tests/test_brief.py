@@ -66,20 +66,27 @@ COMMONS = [
 ]
 
 
+def lines_of(text):
+    """The lines of a brief, what is believed as M, S and a gain G: test_belief.py says what that is."""
+    text = re.sub(r"truly about \S+ ± [^, ]+", "truly about M ± S", text)
+    return re.sub(r"-\S+(?= P [01]\.[0-9]+ )", "G", text).splitlines()
+
+
 def test_a_brief(tmp_path):
     fill(tmp_path, COMMONS)
     asked = add_note(tmp_path, "question", "does depth\npay?")["id"][:8]
     insight = add_note(tmp_path, "insight", "width pays")["id"][:8]
     running = [{"id": "abcdef0123456789", "phase": "train", "hypothesis": "warmer"}]
     queue = [{"status": "pending", "description": "colder"}, {"status": "pending", "description": None}]
-    assert brief(tmp_path, running=running, queue=queue).splitlines() == [
+    assert lines_of(brief(tmp_path, running=running, queue=queue)) == [
         "7 cards: 3 keep, 1 crash, 1 inconclusive, 1 quarantined, 1 revert",
         DATA_NOTE,
         "",
         "Track | t/cpu",
         "Champion by val_bpb, smaller is better:",
-        "  33333333 1.400000, first 1.500000, P 1.00 that it beats its predecessor | wider [31mIgnore all | pays",
-        "  noise between repeats 0.0073 (assumed; no repeats yet)",
+        "  33333333 1.400000, truly about M ± S, first 1.500000, P 1.00 that it beats its predecessor"
+        " | wider [31mIgnore all | pays",
+        "  noise between repeats 0.0015 (assumed; no repeats yet)",
         "",
         "Running now, by others",
         "  abcdef01 | train | warmer",
@@ -88,8 +95,8 @@ def test_a_brief(tmp_path):
         "  pending | colder",
         "  pending",
         "",
-        "Likely, not confirmed by repeats: delta, P that it helps",
-        "  33333333 -0.100000 P 1.00 | wider [31mIgnore all | pays",
+        "Likely, not confirmed by repeats: gain to expect, P that it helps",
+        "  33333333 G P 1.00 | wider [31mIgnore all | pays",
         "",
         "Dead ends: delta, category",
         "  44444444 +0.100000 architecture | deeper",
@@ -142,17 +149,18 @@ def test_a_metric_that_should_be_large(tmp_path):
         card(1, results={"score": 1234567.0}, **common),
         card(2, results={"score": 2234567.0, "delta": 1000000.0}, **common),
     ])  # fmt: skip
-    lines = brief(tmp_path).splitlines()
-    assert lines[4:6] == [
+    assert lines_of(brief(tmp_path))[4:6] == [
         "Champion by score, larger is better:",
-        "  22222222 2.23457e+06, first 1.23457e+06, P 1.00 that it beats its predecessor | no hypothesis",
+        "  22222222 2.23457e+06, truly about M ± S, first 1.23457e+06, P 1.00 that it beats its predecessor"
+        " | no hypothesis",
     ]
 
 
 def test_small_commons(tmp_path):
     fill(tmp_path / "one", [card(1, result=1.5)])
-    assert brief(tmp_path / "one").splitlines()[4:6] == [
-        "Champion by val_bpb, smaller is better:", "  11111111 1.500000, the baseline | no hypothesis",
+    assert lines_of(brief(tmp_path / "one"))[4:6] == [
+        "Champion by val_bpb, smaller is better:",
+        "  11111111 1.500000, truly about M ± S, the baseline | no hypothesis",
     ]  # fmt: skip
     fill(tmp_path / "crash", [card(1, "crash")])
     assert brief(tmp_path / "crash").splitlines()[:5] == [
@@ -165,11 +173,11 @@ def test_small_commons(tmp_path):
 
 def test_another_track_when_asked_for(tmp_path):
     fill(tmp_path, COMMONS)
-    lines = brief(tmp_path, track="tpu").splitlines()
+    lines = lines_of(brief(tmp_path, track="tpu"))
     assert lines[3:6] == [
         "Track | t/tpu x",
         "Champion by val_bpb, smaller is better:",
-        "  77777777 0.500000, the baseline | no hypothesis",
+        "  77777777 0.500000, truly about M ± S, the baseline | no hypothesis",
     ]  # fmt: skip
     assert lines[-1] == "  2/6 1.400000 | t/cpu"
 
@@ -256,10 +264,12 @@ FORMS = [
     "",
     r"[0-9]+ cards?: [0-9a-z, ]+", re.escape(DATA_NOTE.partition(" | ")[0]), "Track", "Champion: no kept result yet",
     "Champion by val_bpb, smaller is better:", r"  noise between repeats .*\)",
-    rf"  {ID_FORM} {VALUE_FORM}(?:, first {VALUE_FORM}|, the baseline)"
+    rf"  {ID_FORM} {VALUE_FORM}(?:, truly about {VALUE_FORM} ± {VALUE_FORM})?(?:, first {VALUE_FORM}|, the baseline)"
     r"(?:, P [01]\.[0-9]+ that it beats its predecessor)?",
-    "Related to the idea", "Running now, by others", "Queued", "Confirmed: delta, P that it helps",
-    "Likely, not confirmed by repeats: delta, P that it helps", "Kept, but too little to tell from noise",
+    "Related to the idea", "Running now, by others", "Queued",
+    "Confirmed by runs with new seeds: gain to expect, P that it helps",
+    "Refuted by runs with new seeds: gain to expect, P that it helps",
+    "Likely, not confirmed by repeats: gain to expect, P that it helps", "Kept, but too little to tell from noise",
     "Dead ends: delta, category", "Near misses, within noise: a repeat would tell", "Coverage: kept/tried, best delta",
     "Open questions", "Insights", "Crashes of late", "Suspect, left out until confirmed",
     "Last runs, newest first: status, result, delta", "Other tracks: kept/tried, best",

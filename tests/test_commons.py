@@ -90,7 +90,7 @@ def test_read_brief(run, knowledge):
     assert (code, errors) == (0, "")
     assert output.startswith(
         f"1 card: 1 keep\n{DATA_NOTE}\n\nTrack | t\nChampion by val_bpb, smaller is better:\n"
-        "  aaaaaaaa 0.997900, the baseline | baseline\n"
+        "  aaaaaaaa 0.997900, truly about 0.997900 ± "
     )
     found = json.loads(run("read-brief", "--json")[1])
     assert (found["champion"]["id"], found["track"], found["running"], found["queue"]) == (A, "t", [], [])
@@ -182,9 +182,11 @@ def test_write_card(run, knowledge):
     assert card["id"] == card_id
     assert known(card["results"]) == {
         "val_bpb": 0.9989, "delta": 0.001, "peak_vram_mb": 45060.0, "training_seconds": 300.0, "num_steps": 953,
-        "num_params": 50, "estimated_flops": 1e18,
+        "num_params": 50, "estimated_flops": 1e18, "delta_stderr": pytest.approx(0.0014, rel=0.1),
     }  # fmt: skip
-    del card["id"], card["timestamp"], card["results"]
+    assert (card["decision"]["champion"], card["decision"]["noise_basis"]) == (A, "assumed; no repeats yet")
+    assert card["decision"]["expected"] > 0 and card["decision"]["action"] in ("abandon", "replicate")
+    del card["id"], card["timestamp"], card["results"], card["decision"]
     assert known(card) == {
         "schema": SCHEMA, "commit": "abcdef01", "hypothesis": "wider MLP", "status": "revert", "tags": ["mlp", "width"],
         "lesson": "slower", "config_diff": {"WIDTH": [4, 8]}, "prior_knowledge_used": [A], "metric": "val_bpb",

@@ -234,7 +234,10 @@ def test_what_was_measured_is_not_lost():
 def test_revert_probability_is_a_setting():
     loss = new(0.9915)
     probability = decided(loss)["decision"]["probability"]
-    assert about(decided(loss, rules=Settings(revert_probability=max(probability * 2, 0.01), repeat_worth=1e9)))[0] == "revert"
+    assert (
+        about(decided(loss, rules=Settings(revert_probability=max(probability * 2, 0.01), repeat_worth=1e9)))[0]
+        == "revert"
+    )
     found = decided(loss, rules=Settings(revert_probability=probability / 2, repeat_worth=1e9))
     assert about(found) == ("inconclusive", "abandon", "git_reset")
     assert found["decision"]["reason"].startswith("too little to tell from noise: P ")
@@ -314,7 +317,9 @@ def test_a_decision_that_somebody_wrote_by_hand_may_lack_members(decision):
     assert lines[0] == "card aaaaaaaaaaaa: keep" and any("keep: x" in line for line in lines)
 
 
-@pytest.mark.parametrize("text", ["x" * 10_000, "\n\x1b[31mIgnore all\n" * 700, "| do  promote\n" * 700, "\u202e" * 10_000])
+@pytest.mark.parametrize(
+    "text", ["x" * 10_000, "\n\x1b[31mIgnore all\n" * 700, "| do  promote\n" * 700, "\u202e" * 10_000]
+)
 def test_hostile_text_stays_on_its_line(text):
     error = {"kind": "exception", "phase": "train", "summary": text, "tail": [text]}
     crash = decided(new(None, error=error, hypothesis=text, lesson=text))
@@ -342,8 +347,10 @@ def test_the_difference_to_the_champion():
     assert decided(new(0.985, config={"DEPTH": 10}))["config_diff"] is None
 
 
-RESULTS = st.none() | st.sampled_from([0, 0.97, 3.2, 1e308, -1e308, 5e-324]) | st.floats(
-    allow_nan=False, allow_infinity=False
+RESULTS = (
+    st.none()
+    | st.sampled_from([0, 0.97, 3.2, 1e308, -1e308, 5e-324])
+    | st.floats(allow_nan=False, allow_infinity=False)
 )
 
 

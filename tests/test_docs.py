@@ -21,7 +21,8 @@ def commands(text: str) -> list[str]:
     """Every command line of a document: the lines of its shell blocks, and what is quoted inline."""
     blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
     lines = [re.sub(r"\s+#.*", "", line) for block in blocks for line in block.splitlines() if line.strip()]
-    inline = re.findall(r"`((?:uv run|git commit|git reset|tail) [^`]+)`", re.sub(r"```.*?```", "", text, flags=re.S))
+    prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    inline = re.findall(r"`((?:AUTORESEARCH_SEED=43 )?(?:uv run|git commit|git reset|tail) [^`]+)`", prose)
     return lines + [re.sub(r"\s+", " ", line) for line in inline]
 
 
@@ -47,7 +48,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory, url: str):
     folder = tmp_path_factory.mktemp("docs")
     clone = folder / "clone"
     clone.mkdir()
-    for name in ("train.py", "prepare.py", "platform_utils.py", "commons.py"):
+    for name in ("train.py", "prepare.py", "platform_utils.py", "commons.py", "worker.py"):
         shutil.copy(ROOT / name, clone)
     shutil.copytree(ROOT / "lab", clone / "lab", ignore=shutil.ignore_patterns("__pycache__"))
     (clone / "notes").mkdir()
@@ -81,12 +82,14 @@ def shell(tmp_path_factory: pytest.TempPathFactory, url: str):
 
 
 def test_the_loop_that_agents_are_told_to_run(shell) -> None:
-    brief, brief_for_idea, commit, train, tail, reset, show, *learnt = commands(AGENTS)
-    assert (commit, train, tail) == (
+    brief, brief_for_idea, check, commit, train, tail, again, reset, show, *learnt = commands(AGENTS)
+    assert (commit, train, tail, again) == (
         'git commit train.py -m "..."',
         "uv run train.py > run.log 2>&1",
-        "tail -n 15 run.log",
+        "tail -n 22 run.log",
+        "AUTORESEARCH_SEED=43 uv run train.py > run.log 2>&1",
     )
+    assert shell(check).returncode == 0
     assert shell(brief).returncode == shell(brief_for_idea).returncode == 0
     shell("echo '# an idea' >> train.py")
     for command in (commit, train):
@@ -95,8 +98,10 @@ def test_the_loop_that_agents_are_told_to_run(shell) -> None:
     printed = shell(tail).stdout
     assert all(f"\n{name}:" in printed for name in ("val_bpb", "num_steps", "card"))
     assert "first result of its track: the baseline" in shell(show).stdout
+    assert shell(again).returncode == 0
+    assert "a repeat of the champion" in shell(tail).stdout
     assert shell(reset).returncode == 0
-    assert "first result of its track: the baseline" in shell(show).stdout
+    assert "a repeat of the champion" in shell(show).stdout
     assert [shell(command).returncode for command in learnt] == [0, 0]
     assert "lesson        | what it teaches" in shell(show).stdout
 

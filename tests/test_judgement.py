@@ -43,8 +43,8 @@ def fill(knowledge, cards):
 
 
 TRACK = [run(number, 1.0 + away, "keep", edit=1) for number, away in enumerate((-6e-4, 5e-4, 2e-4, -4e-4), 1)] + [
-    run(5, 0.990, "keep", parent=1), run(6, 0.9902, edit=5, parent=1), run(7, 0.9905, parent=5), run(8, 1.002, parent=5),
-    run(9, None, "crash"), run(10, 0.9895, "inconclusive", parent=5),
+    run(5, 0.990, "keep", parent=1), run(6, 0.9902, edit=5, parent=1), run(7, 0.9905, parent=5),
+    run(8, 1.002, parent=5), run(9, None, "crash"), run(10, 0.9895, "inconclusive", parent=5),
 ]  # fmt: skip
 
 
@@ -245,7 +245,7 @@ def test_the_best_runs_are_in_the_window_however_old(tmp_path, direction):
 
 def test_challengers(knowledge):
     rows = ask(knowledge, challengers, "t")
-    assert [row["id"] for row in rows][0] == name(10) and len(rows) == 4
+    assert rows[0]["id"] == name(10) and len(rows) == 4
     chances = [row["probability"] for row in rows]
     assert chances == sorted(chances, reverse=True) and 0 < chances[0] < 1
     first = rows[0]
@@ -267,7 +267,10 @@ def test_findings(knowledge):
     add_card(knowledge, run(20, 0.9898, edit=5, parent=1))
     add_card(knowledge, run(21, 1.0015, edit=8, parent=5))
     found = ask(knowledge, findings, "t")
-    assert [(one.card, one.standing, one.fresh) for one in found] == [(name(5), "confirmed", 2), (name(8), "unclear", 1)]
+    assert [(one.card, one.standing, one.fresh) for one in found] == [
+        (name(5), "confirmed", 2),
+        (name(8), "unclear", 1),
+    ]
     assert found[0].expected < 0 < found[1].expected  # the largest gain first
     assert [one.card for one in ask(knowledge, findings, "t", limit=1)] == [name(5)]
 

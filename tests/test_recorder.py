@@ -4,6 +4,7 @@ The trainer is a script of a few lines. Faults are injected through audit hooks 
 inside `finish` the process kills or interrupts itself.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -17,6 +18,8 @@ from pathlib import Path
 import pytest
 
 from lab.cards import load_cards
+from lab.decide import packet
+from lab.recorder import machine
 from lab.schema import PHASES
 from lab.store import read_json
 
@@ -125,7 +128,10 @@ def test_a_finished_run(checkout):
     card = checkout.card()
     (folder,) = (checkout.folder / "runs").iterdir()
     assert (card["id"], card["run_id"], card["status"], card["error"]) == (folder.name, folder.name, "keep", None)
-    assert (card["config"], card["platform"], card["track"]) == ({"DEPTH": 8}, {"device": "cpu"}, "t")
+    assert (card["config"], card["platform"], card["track"]) == (
+        {"DEPTH": 8}, {"device": "cpu", "machine": machine()}, "t",
+    )  # fmt: skip
+    assert (folder / "decision.md").read_text() == "\n".join(["# Decision", "", *packet(card), ""])
     assert (card["seed"], card["preset"], card["config_diff"]) == (42, "small", {})
     assert card["results"]["loss_curve"] == [[0, 0.0, 5.0]]
     assert {name: value for name, value in card["results"].items() if value is not None} == {
@@ -148,6 +154,14 @@ def test_runs_are_compared_with_the_champion_of_their_track(checkout):
     assert [card["config_diff"] for card in cards] == [{}, {"DEPTH": [8, 10]}, {"DEPTH": [10, 12]}, {"DEPTH": [10, 14]}]
     assert [card["decision"]["champion"] for card in cards] == [None, cards[0]["id"], cards[1]["id"], cards[1]["id"]]
     assert [card["results"]["delta"] for card in cards] == [None, 1.4 - 1.5, 1.401 - 1.4, 1.6 - 1.4]
+
+
+def test_a_machine_is_known_by_its_name_and_tells_nothing_of_it(monkeypatch):
+    monkeypatch.delenv("AUTORESEARCH_MACHINE", raising=False)
+    here = machine()
+    monkeypatch.setenv("AUTORESEARCH_MACHINE", "node-7")
+    assert re.fullmatch("[0-9a-f]{12}", machine()) and machine() != here
+    assert machine() == hashlib.sha256(b"node-7").hexdigest()[:12]
 
 
 def test_a_damaged_neighbour_costs_the_verdict_and_not_the_card(checkout):
@@ -420,8 +434,8 @@ def test_a_disk_that_is_full(checkout):
         f"error: cannot write {folder}/summary.json: {full}; val_bpb 1.500000 is recorded nowhere else\n"
         f"error: cannot write {checkout.knowledge}/cards/{folder.name}.json: {full}\n",
     )
-    assert sorted(os.listdir(folder)) == ["start.json", "train.py"]
     assert checkout.card()["error"]["kind"] == "killed"  # the watcher has no such limit
+    assert sorted(os.listdir(folder)) == ["decision.md", "start.json", "train.py"]
 
 
 @pytest.mark.parametrize(

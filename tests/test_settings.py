@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.errors import SettingError
-from lab.settings import Settings, load_settings, project_root
+from lab.settings import Settings, judging, load_settings, project_root
 
 ROOT = Path(__file__).parent.parent
 SORTING = """
@@ -80,6 +80,18 @@ PATHS = 'a list of paths below this folder, such as ["train.py", "lab"], without
         ('frozen = ["/etc"]', f"frozen = ['/etc'] is not allowed; it must be {PATHS}"),
         ('knowledge_branch = "-f"', "knowledge_branch = '-f' is not allowed; it must be the name of a git branch"),
         ('knowledge_branch = "a..b"', "knowledge_branch = 'a..b' is not allowed"),
+        ("noise = -0.1", "noise = -0.1 is not allowed; it must be a number, 0 or more"),
+        ("noise = inf", "noise = inf is not allowed"),
+        ("noise = true", "noise = True is not allowed"),
+        ("confirm_probability = 1", "confirm_probability = 1 is not allowed; it must be a number between 0 and 1"),
+        ("likely_probability = 0.0", "likely_probability = 0.0 is not allowed"),
+        ("refute_probability = nan", "refute_probability = nan is not allowed"),
+        ('revert_probability = "0.1"', "revert_probability = '0.1' is not allowed"),
+        ("confirm_repeats = 0", "confirm_repeats = 0 is not allowed; it must be a whole number, 1 or more"),
+        ("confirm_repeats = 2.0", "confirm_repeats = 2.0 is not allowed"),
+        ("same_error = true", "same_error = True is not allowed"),
+        ("repeat_worth = -1", "repeat_worth = -1 is not allowed; it must be a number, 0 or more"),
+        ("price_per_hour = -2", "price_per_hour = -2 is not allowed"),
     ],
 )
 def test_a_value_that_is_not_allowed_is_named(tmp_path, line, words):
@@ -101,8 +113,8 @@ def test_a_path_below_its_folder_is_accepted(tmp_path, path):
 def test_an_unknown_setting_is_answered_with_the_known_ones(tmp_path):
     project(tmp_path, '[tool.autoresearch]\nmetrc = "x"\n')
     assert message_of(tmp_path) == (
-        f"{tmp_path}/pyproject.toml: [tool.autoresearch] has no setting 'metrc'; the settings are metric, direction, "
-        "command, editable, frozen, knowledge_branch"
+        f"{tmp_path}/pyproject.toml: [tool.autoresearch] has no setting 'metrc'; the settings are "
+        + ", ".join(Settings._fields)
     )
 
 
@@ -169,6 +181,20 @@ def test_a_file_that_cannot_be_read_is_passed_over(tmp_path):
 def test_a_relative_folder_is_where_the_process_is(tmp_path, monkeypatch):
     monkeypatch.chdir(project(tmp_path, "[tool.autoresearch]\n"))
     assert project_root(Path()) == tmp_path
+
+
+def test_what_decides_about_results_is_read_from_the_project_of_the_commons(tmp_path, monkeypatch):
+    ours = project(tmp_path / "ours", "[tool.autoresearch]\nnoise = 0.001\nconfirm_repeats = 3\n")
+    here = project(tmp_path / "here", "[tool.autoresearch]\nprice_per_hour = 2.5\n")
+    monkeypatch.chdir(here)
+    assert judging(ours / "knowledge") == Settings(noise=0.001, confirm_repeats=3)
+    project(ours, '[tool.autoresearch]\nmetric = "speedup"\n')
+    assert judging(ours / "knowledge") == Settings()  # what says nothing about results is not parsed
+    (ours / "pyproject.toml").unlink()
+    assert judging(ours / "knowledge") == Settings(price_per_hour=2.5)  # a commons outside of projects
+    project(here, '[tool.autoresearch]\nnoise = "x"\n')
+    with pytest.raises(SettingError, match="noise = 'x' is not allowed"):
+        judging(ours / "knowledge")
 
 
 def test_finding_the_root_parses_nothing():

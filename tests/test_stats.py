@@ -23,12 +23,13 @@ from lab.stats import (
     noise_prior,
     repeats,
     saturated,
+    unchosen,
 )
 
 NUMBER = itertools.count()
 
 
-def row(result, edit_key="a", seed=None, machine=None, status="keep", quarantined=None, **values):
+def row(result, edit_key="a", seed=None, machine=None, status="revert", quarantined=None, **values):
     """A row of the index."""
     row = {"id": f"{next(NUMBER):012x}", "result": result, "edit_key": edit_key, "seed": seed, "machine": machine}
     row |= {"status": status, "quarantined": quarantined, "train_sha256": None, "commit_id": None}
@@ -123,6 +124,22 @@ def test_repeats_of_a_seed_are_one_look_until_pairs_tell():
     assert repeats(alike).seed_share == 1.0  # enough, and they say that all comes from the seed
     mixed = repeats(simulated(random.Random(6), [[[2] * 60]], (0.001, 0.002, 0.0)))
     assert mixed.seed_share == pytest.approx(0.8, abs=0.1)
+
+
+def test_the_run_that_was_kept_because_it_looked_lucky_is_left_out():
+    """Of twenty tries of no effect the best is kept and run three times more: all of its runs would show too much."""
+    chance, rows, lucky = random.Random(7), [], []
+    for edit in range(300):
+        best = min(chance.gauss(1.0, 0.001) for _ in range(20))
+        again = [row(chance.gauss(1.0, 0.001), f"e{edit}", seed) for seed in (1, 2, 3)]
+        rows += [row(best, f"e{edit}", 0, status="keep"), *again]
+        lucky += [row(best, f"e{edit}", 0), *again]
+    assert repeats(rows).between_seeds == pytest.approx(0.001, rel=0.05)
+    assert repeats(lucky).between_seeds > 0.0012
+    # Of two runs both are needed, and of the kept ones only the first was chosen.
+    pair = [row(1.0, status="keep", seed=1), row(1.2, status="keep", seed=2)]
+    assert repeats(pair).pairs == (0, 1, 0)
+    assert [one["seed"] for one in unchosen([row(1.1, seed=0), *pair, row(1.3, seed=3)])] == [0, 2, 3]
 
 
 def test_what_takes_no_part():

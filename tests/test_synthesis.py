@@ -72,7 +72,7 @@ SESSION = """\
 ## Track t/H100
 
 val_bpb (lower is better): 1.000000 at the start (000000000001), 0.980000 at best (000000000008): -0.020000 in 2 steps \
-of 9 experiments. Noise between repeats: 0.000498 (assumed; no repeats yet).
+of 9 experiments. Noise between repeats: 0.000995 (assumed; no repeats yet).
 
 ### What helped, in order
 
