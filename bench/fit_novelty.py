@@ -1,11 +1,11 @@
 """Where the weights of `lab/likeness.py` come from: a logistic regression on labelled pairs of ideas.
 
-    uv run bench/fit_novelty.py                     how well it does on thirds that it was not fitted to, and the table
+    uv run bench/fit_novelty.py                     how well it does on quarters that it was not fitted to, and the table
     uv run bench/fit_novelty.py --pairs FILE        other pairs (columns same, kind, a, b)
 
 Half of the labelled pairs are one idea; of a night's runs hardly any are. So neighbours, ideas of different pairs that
 share a name, are further pairs that differ, and a text with a remark more is the same idea. They count NEIGHBOUR each.
-The file's thirds were written by different people: what is fitted to two of them is judged on the third.
+The file's quarters were written by different people: what is fitted to three of them is judged on the fourth.
 Not covered: writing the table into lab/likeness.py; copy it.
 """
 
@@ -24,7 +24,7 @@ from lab.words import weight
 
 RIDGE = 1.0
 COUNTS = {"neighbour": 0.1, "valued": 0.5, "stranger": 0.4, "remark": 0.3, "joined": 0.6}
-NEIGHBOURS, VALUED, STRANGERS, REMARKED, JOINED = 150, 100, 150, 30, 15  # of a third of the pairs
+NEIGHBOURS, VALUED, STRANGERS, REMARKED, JOINED = 150, 100, 150, 30, 15  # of a quarter of the pairs
 REMARKS = ("{} (again)", "try: {}", "{}, as before", "{} once more", "{} (was worse)")
 
 
@@ -90,18 +90,18 @@ def scores(pairs: list[Pair], weights: Any) -> list[float]:
 
 
 def main() -> int:
-    """Print what held-out thirds say, and the table."""
+    """Print what held-out quarters say, and the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--pairs", type=Path, default=PAIRS, help="labelled pairs (default: those of the tests)")
     pairs = read_pairs(parser.parse_args().pairs)
-    third = -(-len(pairs) // 3)
-    thirds = [pairs[start : start + third] for start in range(0, len(pairs), third)]
-    further = [more_pairs(part, random.Random(5)) for part in thirds]
-    for held, part in enumerate(thirds):
-        rest = [pair for number, other in enumerate(thirds) if number != held for pair in other]
+    quarter = -(-len(pairs) // 4)
+    quarters = [pairs[start : start + quarter] for start in range(0, len(pairs), quarter)]
+    further = [more_pairs(part, random.Random(5)) for part in quarters]
+    for held, part in enumerate(quarters):
+        rest = [pair for number, other in enumerate(quarters) if number != held for pair in other]
         beside = [pair for number, other in enumerate(further) if number != held for pair in other]
         auc, precision, recall = quality(part, scores(part, fit(rest, beside)))
-        print(f"third {held + 1} held out: AUC {auc:.3f}, precision {precision:.3f}, recall {recall:.3f} "
+        print(f"quarter {held + 1} held out: AUC {auc:.3f}, precision {precision:.3f}, recall {recall:.3f} "
               f"at {SAME_IDEA_THRESHOLD}")  # fmt: skip
     weights = fit(pairs, [pair for part in further for pair in part])
     names = list(evidence("a", "b"))

@@ -11,10 +11,11 @@ Not covered: languages other than English; sentences that tell of several runs.
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
 from lab.vocabulary import PURPOSES
-from lab.words import Token, options, tokens, vocabulary, weight
+from lab.words import Token, options, together, tokens, vocabulary, weight
 
 MAX_CHANGES = 8
 PATTERN_IMPLIES = frozenset({"window", "pattern", "attention"})  # of a window pattern such as SSSL
@@ -200,7 +201,7 @@ def _change(tokens: Sequence[Token]) -> Change:
     """The one change that the tokens of a clause tell of."""
     left, right, verb = _replacement(tokens)
     kept = right if verb == "replace" else [*left, *right]
-    names = {token.name for token in kept if token.kind == "name"}
+    names = frozenset(token.name for token in kept if token.kind == "name")
     if "mlp" in names and any(token.unit == "x" for token in kept) and not any(map(_is_quantity, kept)):
         names = names - {"mlp"} | {"mlpratio"}
     replaced = frozenset(token.name for token in left if token.kind in ("name", "word")) if verb else frozenset[str]()
@@ -210,9 +211,10 @@ def _change(tokens: Sequence[Token]) -> Change:
         if peers:
             names |= replaced - peers
             replaced = frozenset(peers)
+    names = together(frozenset(names))
     excused = frozenset[str]().union(*(vocabulary().implied.get(name, PATTERN_IMPLIES) for name in names))
     words = frozenset(token.name for token in kept if token.kind == "word") - excused
-    change = _valued(Change(frozenset(names), words, excused, "", replaced=replaced), tokens)
+    change = _valued(Change(names, words, excused, "", replaced=replaced), tokens)
     return change._replace(action=_action(change, verb or _verb(tokens, names)))
 
 
@@ -236,7 +238,8 @@ def _replacement(tokens: Sequence[Token]) -> tuple[Sequence[Token], Sequence[Tok
             return before, after, "replace"
         if swaps is not None and swaps < place and token.kind in ("to", "with", "by", "for") and not _numeric(after):
             return before, after, "replace"
-        if token.kind == "to" and not numbers and _same_group(before, after):
+        follows = any(part.name == "follow" for part in before)
+        if token.kind == "to" and not numbers and not follows and _same_group(before, after):
             return before, after, "replace"
     return tokens, (), ""
 
@@ -257,17 +260,23 @@ def _same_group(before: Iterable[Token], after: Iterable[Token]) -> bool:
     return bool(first & second)
 
 
-def _verb(tokens: Sequence[Token], names: set[str]) -> str:
+def _verb(tokens: Sequence[Token], names: frozenset[str]) -> str:
     """What is done, by the verbs: "use a smaller init" lowers, "use no warmup" removes."""
     verbs = [token.name for token in tokens if token.kind == "verb"]
     verb = next((name for name in verbs if name in ("raise", "lower", "remove")), "")
     verb = verb or next((name for name in ("add", "use", "set") if name in verbs), "")
+    if verb == "remove" and any(_is_value(before, token) for before, token in pairwise(tokens)):
+        return "lower"  # drop the lr to 0.03
     factor = next((token.value for token in tokens if token.kind == "factor"), None)
     if factor is not None and verb in ("", "add", "set"):
         return "raise" if factor > 1 else "lower"
     if verb in ("add", "remove") and any(vocabulary().section.get(name) == "counted!" for name in names):
         return "raise" if verb == "add" else "lower"
     return "add" if verb == "use" else verb
+
+
+def _is_value(before: Token, token: Token) -> bool:
+    return before.kind in ("to", "by") and token.kind in ("number", "factor") and token.value != 0
 
 
 def _action(change: Change, verb: str) -> str:
@@ -279,7 +288,7 @@ def _action(change: Change, verb: str) -> str:
         return "remove" if new == 0 else "add"
     if (
         new == 0
-        and ("decay" not in change.subject | change.excused or "wd" in change.subject)
+        and ("decay" not in change.subject or "wd" in change.subject)
         and verb in ("", "set", "lower", "add")
     ):
         return "remove"
@@ -292,7 +301,8 @@ def _action(change: Change, verb: str) -> str:
 def _valued(change: Change, tokens: Sequence[Token]) -> Change:
     """The change with the values that the tokens give it."""
     new, old, ratio, delta = list[float](), None, None, None
-    verb = _verb(tokens, set(change.subject))
+    verb = _verb(tokens, change.subject)
+    swapped = Token("verb", "replace") in tokens
     counted = any(vocabulary().section.get(name) == "counted!" for name in change.subject)
     numbers = [place for place, token in enumerate(tokens) if token.kind == "number"]
     pair = len(numbers) > 1 and all(tokens[place].unit == "x" for place in numbers)
@@ -300,13 +310,13 @@ def _valued(change: Change, tokens: Sequence[Token]) -> Change:
         if token.kind == "factor":
             by = place > 0 and tokens[place - 1].kind == "by"
             ratio = 1 - token.value if by and token.value < 1 else token.value
-            ratio = 1.5 if token.name == "half" and verb == "raise" else ratio
+            ratio = 1 + token.value if token.value < 1 and verb == "raise" else ratio
         if token.kind != "number":
             continue
         before = tokens[place - 1].kind if place else ""
         after = tokens[place + 1] if place + 1 < len(tokens) else Token("", "")
         turned = after.kind == "verb" and after.name in ("raise", "lower")
-        if before == "from" or before == "instead" or after.kind == "arrow" or _goes_on(tokens, place):
+        if before in ("from", "instead") or after.kind == "arrow" or _goes_on(tokens, place):
             old = token.value if old is None else old
         elif token.unit == "x" and not pair and "mlpratio" not in change.subject:
             ratio = 1 / token.value if verb == "lower" and token.value > 1 else token.value
@@ -314,7 +324,7 @@ def _valued(change: Change, tokens: Sequence[Token]) -> Change:
             ratio = 1 + token.value if verb != "lower" or token.value < 0 else 1 - token.value
         elif before == "by" and "scale" in change.subject:
             ratio = token.value
-        elif before == "by" or token.unit == "+" or (turned and counted) or (counted and _adds(tokens, place)):
+        elif (before == "by" and not swapped) or token.unit == "+" or (turned and counted) or (counted and _adds(tokens, place)):
             delta = -abs(token.value) if verb == "lower" or token.value < 0 else token.value
         else:
             new.insert(0 if before in ("arrow", "to") and old is not None else len(new), token.value)
@@ -328,12 +338,18 @@ def _valued(change: Change, tokens: Sequence[Token]) -> Change:
 
 
 def _goes_on(tokens: Sequence[Token], place: int) -> bool:
-    """Whether a value is the old one of two: 0.04 to 0.05."""
+    """Whether a value is the old one of two: 0.04 to 0.05, 0.04 up by 10%."""
     following = tokens[place + 1 : place + 3]
-    return len(following) == 2 and following[0].kind == "to" and following[1].kind == "number"
+    if len(following) < 2 or following[0].kind == "number":
+        return False
+    stepped = following[0].name in ("raise", "lower") and following[1].kind == "by"
+    values = following[1].kind == "number" and following[0].kind in ("to", "by")
+    return stepped or values or (following[0].kind == "by" and following[1].kind == "factor")
 
 
 def _adds(tokens: Sequence[Token], place: int) -> bool:
-    """Whether a number says how many more: add two layers, 2 extra heads."""
+    """Whether a number says how many more: add two layers, 2 extra heads, one layer deeper."""
     near = [*tokens[max(0, place - 1) : place], *tokens[place + 1 : place + 2]]
-    return any(token.kind == "verb" and token.name in ("add", "remove") for token in near)
+    deeper = [token.name for token in tokens[place + 2 : place + 3] if _is_quantity(tokens[place + 1])]
+    added = any(token.kind == "verb" and token.name in ("add", "remove") for token in near)
+    return added or deeper in (["raise"], ["lower"])

@@ -11,12 +11,13 @@ them. Not covered: what it means that an idea was tried (`lab/novelty.py`).
 
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
 from lab.ideas import SIGNS, Change, read
-from lab.words import content, options, vocabulary, weight
+from lab.words import content, options, tokens, vocabulary, weight
 
 SAME_IDEA_THRESHOLD = 0.5
 WORD_SHARE = 0.08  # of a similarity: what words, or an embedder, say beside the rest
@@ -27,28 +28,27 @@ EXACT, ROUNDED, MEGA = 0.005, 0.03, 0.05  # values are equal within: any; from 1
 # The log odds that two ideas are the same are the sum of weight times evidence. The weights are a logistic regression's
 # on the pairs of tests/data/idea_pairs.tsv (bench/fit_novelty.py fits them, and tells what held-out pairs say).
 WEIGHTS = {
-    "bias": 2.08,  # two ideas with a name in common and nothing against it
-    "share": 0.58,  # of all their names and words, what they share
-    "nothing shared": -1.30,  # and nothing that one says is implied by the other
-    "implied": 0.56,  # nothing shared, but one says what the other implies
-    "left on both": -0.40,  # names and words that only one side has, of the side with fewer
-    "own on both": -0.97,  # the same, where a value that only one side gives counts too
-    "thing left": -0.93,  # a quantity, a part or an optimizer that only one side names
-    "change left": -1.61,  # a second change of another quantity, on one side
+    "bias": 1.89,  # two ideas with a name in common and nothing against it
+    "share": 0.95,  # of all their names and words, what they share
+    "nothing shared": -1.16,  # and nothing that one says is implied by the other
+    "implied": 0.64,  # nothing shared, but one says what the other implies
+    "left on both": -0.61,  # names and words that only one side has, of the side with fewer
+    "own on both": -0.64,  # the same, where a value that only one side gives counts too
+    "thing left": -0.96,  # a quantity, a part or an optimizer that only one side names
+    "change left": -1.86,  # a second change of another quantity, on one side
     "value alone": -1.30,  # a value that only one side gives
-    "value against name": -1.20,  # one turns a number, the other has a name of its own: 0.2 to 0.1, cosine
-    "thing contrast": -0.66,  # kinds of things of which each side has its own: embedding, lm_head
-    "aspect contrast": -0.23,  # other options of which each side has its own: first, last
-    "contrast in frame": -2.78,  # either, as much as the words around are the same
-    "frame": -1.86,  # words in common, where each side has some of its own
-    "one piece apart": -1.56,  # the same sentence around one piece
-    "turned": -0.91,  # values say that they go opposite ways
-    "verbs clash": -1.92,  # verbs say so, or one removes what the other does not
+    "value against name": -1.41,  # one turns a number, the other has a name of its own: 0.2 to 0.1, cosine
+    "thing contrast": -0.62,  # kinds of things of which each side has its own: embedding, lm_head
+    "contrast in frame": -2.61,  # either, as much as the words around are the same
+    "frame": -2.13,  # words in common, where each side has some of its own
+    "one piece apart": -1.44,  # the same sentence around one piece
+    "verbs clash": -2.15,  # verbs say so, or one removes what the other does not
     "verbs in frame": -2.91,  # the same, as much as the words around are the same
-    "swapped": -1.66,  # A takes the place of B, and B of A
-    "values agree": 0.71,  # both values of a pair most, a step least
-    "values clash": -3.77,  # each gives a value that the other does not have
-    "values in frame": -2.02,  # the same, as much as the words around are the same
+    "swapped": -0.72,  # A takes the place of B, and B of A; twice where nothing else is said
+    "swapped in frame": -1.11,  # the same, as much as the words around are the same
+    "values agree": 0.70,  # both values of a pair most, a step least
+    "values clash": -4.22,  # each gives a value that the other does not have, or they turn it opposite ways
+    "values in frame": -2.23,  # the same, as much as the words around are the same
 }
 
 # Names that tell which thing is meant: where each side has one of its own of a kind, two things are meant.
@@ -65,7 +65,8 @@ Names = frozenset[str]
 class Sketch(NamedTuple):
     """A text as a whole: the names and words of all its changes, what they excuse and replace, its values and words.
 
-    `steps` are ratios of new to old, `deltas` differences told without an old value, `order` the names as they come.
+    `steps` are ratios of new to old, `deltas` differences told without an old value, `order` the names as they come,
+    `groups` those of each part between separators.
     """
 
     changes: tuple[Change, ...]
@@ -80,12 +81,14 @@ class Sketch(NamedTuple):
     aside: tuple[float, ...]
     order: tuple[str, ...]
     verbs: Names
+    groups: frozenset[Names]
     surface: Names
 
     @property
     def valued(self) -> bool:
-        """Whether it gives a value."""
-        return bool(self.new or self.steps or self.deltas)
+        """Whether it gives a value; the zero of what is removed is none."""
+        given = any(change.new and (any(change.new) or change.action != "remove") for change in self.changes)
+        return given or "zero" in self.names or bool(self.steps or self.deltas)
 
     @property
     def turns(self) -> bool:
@@ -116,8 +119,20 @@ def sketch(text: str) -> Sketch:
         tuple(value for change in changes for value in change.aside),
         tuple(token.name for token in said if token.kind in ("name", "word")),
         frozenset(token.name for token in said if token.kind == "verb"),
+        _groups(text),
         _surface(text),
     )
+
+
+def _groups(text: str) -> frozenset[Names]:
+    """The names and words of each part of a text between separators."""
+    parts = [set[str]()]
+    for token in tokens(text):
+        if token.kind == "separator":
+            parts.append(set())
+        elif token.kind in ("name", "word"):
+            parts[-1].add(token.name)
+    return frozenset(frozenset(part) for part in parts if part)
 
 
 def similarity(a: str, b: str, words: WordSimilarity | None = None) -> float:
@@ -149,29 +164,47 @@ def evidence(a: str, b: str) -> dict[str, float]:
     frame = _dice(one.surface, two.surface)
     thing, aspect = _contrasts(one.names - two.names, two.names - one.names)
     turned, verbs, removal = _directions(one, two)
-    agree, clash = _values(one, two)
+    agree, clash = (0.0, 1.0) if turned else _values(one, two)
+    swapped = _swapped(one, two) * (1.0 + (Counter(one.order) == Counter(two.order)))
     bags = [frozenset(side.order) | side.verbs for side in (one, two)]
     return _subjects(one, two) | {
         "thing contrast": min(thing, 2.0),
-        "aspect contrast": min(aspect, 2.0),
-        "contrast in frame": min(thing + aspect, 1.0) * frame,
+            "contrast in frame": min(thing + aspect, 1.0) * frame,
         "frame": frame * bool(bags[0] - bags[1] and bags[1] - bags[0]),
         "one piece apart": _one_piece_apart(one.order, two.order),
-        "turned": turned,
         "verbs clash": max(verbs, removal),
         "verbs in frame": (verbs + removal > 0) * frame,
-        "swapped": float(bool(one.replaced & (two.names | two.words) and two.replaced & (one.names | one.words))),
+        "swapped": swapped,
+        "swapped in frame": swapped * frame,
         "values agree": agree * (not thing) * min(1.0, _weight(one.names & two.names) + len(one.words & two.words) / 2),
         "values clash": clash,
         "values in frame": clash * frame,
     }
 
 
+def _swapped(one: Sketch, two: Sketch) -> bool:
+    """Whether what takes the other's place, or what stands with what, is the other way round: long first, short last."""
+    if one.replaced & (two.names | two.words) and two.replaced & (one.names | one.words):
+        return True
+    if any(name in one.names & two.names and _sides(one, name) == _sides(two, name)[::-1] for name in ("before", "after")):
+        return True
+    regrouped = len(one.groups) == len(two.groups) > 1 and not one.groups & two.groups
+    return regrouped and Counter(one.order) == Counter(two.order)
+
+
+def _sides(side: Sketch, relation: str) -> tuple[Names, Names]:
+    """The names before and after one that relates them: (attention, MLP) of "attention before the MLP"."""
+    place = side.order.index(relation)
+    return frozenset(side.order[:place]), frozenset(side.order[place + 1 :])
+
+
 def _subjects(one: Sketch, two: Sketch) -> dict[str, float]:
     """What the two are about: what they share, and what is left on each side, but for what the other implies."""
     shared = one.names & two.names
     sides = ((one, two), (two, one))
-    only = [side.names - shared - other.excused - other.replaced for side, other in sides]
+    own = [side.names - other.names for side, other in sides]
+    kept = {name for name in _contrasting(*own) if _kind(name) == "part"}
+    only = [(mine - other.excused | mine & kept) - other.replaced for mine, (_, other) in zip(own, sides, strict=True)]
     unknown = [side.words - other.words - other.excused for side, other in sides]
     left = [_weight(names) + UNKNOWN_WORD * math.sqrt(len(words)) for names, words in zip(only, unknown, strict=True)]
     valued = [side.valued and not other.valued for side, other in sides]
@@ -212,11 +245,20 @@ def _weight(names: Iterable[str]) -> float:
 
 def _contrasts(first: Names, second: Names) -> tuple[int, int]:
     """How many kinds of things, and of other options, each side has its own of: GELU and SiLU; first and last."""
-    first, second = first - _implied(second), second - _implied(first)
-    sections = [{KINDS.get(options(name), options(name)) for name in names} - {""} for names in (first, second)]
-    both = sections[0] & sections[1]
+    both = {_kind(name) for name in _contrasting(first, second)}
     things = both & set(KINDS.values())
     return len(things), len(both - things)
+
+
+def _contrasting(first: Names, second: Names) -> Names:
+    """The names of which each side has another one of the same kind."""
+    first, second = first - _implied(second), second - _implied(first)
+    both = {_kind(name) for name in first} & {_kind(name) for name in second} - {""}
+    return frozenset(name for name in first | second if _kind(name) in both)
+
+
+def _kind(name: str) -> str:
+    return KINDS.get(options(name), options(name))
 
 
 def _implied(names: Names) -> Names:
@@ -240,7 +282,7 @@ def _directions(one: Sketch, two: Sketch) -> tuple[float, float, float]:
             if not (gone.subject & other.replaced or (other.action == "lower" and not any(other.new))):
                 removal = max(removal, alike)
         elif all(ways) and ways[0] != ways[1]:
-            if all(change.ratio is not None or change.delta is not None for change in (a, b)):
+            if alike and all(change.ratio is not None or change.delta is not None for change in (a, b)):
                 turned = 1.0
             else:
                 verbs = max(verbs, alike)
@@ -258,11 +300,19 @@ def _values(one: Sketch, two: Sketch) -> tuple[float, float]:
         return (1.5 if any(_within(value, two.old) for value in one.old) else 0.5), 0.0
     if any(a.new and not any(a.new) and b.steps and not b.new for a, b in ((one, two), (two, one))):
         return 0.0, 1.0  # no step leads to nothing
+    if any(a.new and not a.steps and not b.new and _within_steps(a.new, b) for a, b in ((one, two), (two, one))):
+        return 0.0, 1.0  # by 20% is not to 20%
     for first, second in ((one.steps, two.steps), (one.deltas, two.deltas)):
         if first and second:
             found = any(_within(value, second) for value in first)
             return found / 2, float(not found)
     return 0.0, 0.0
+
+
+def _within_steps(values: Iterable[float], side: Sketch) -> bool:
+    """Whether a value is as much as a step of the other side; a half is too often both."""
+    steps = [abs(step - 1) for step in side.steps if step != 0.5] + list(map(abs, side.deltas))
+    return any(value and _within(value, steps) for value in values)
 
 
 def _within(value: float, others: Iterable[float]) -> bool:

@@ -13,10 +13,58 @@ from functools import cache
 from lab.vocabulary import NUMBER_WORDS
 
 
+_PARTS = {"half": 2, "third": 3, "quarter": 4, "fifth": 5, "sixth": 6, "eighth": 8, "tenth": 10, "sixteenth": 16}
+_WORDS = "|".join(NUMBER_WORDS)
+_NUMBER = r"(?:\.?\d[\d.,_]*(?:e-?\d+)?(?:\s?%|\s?[kKmM]i?\b)?)"
+_COUNT = rf"(?:\d[\d.]*|\.\d+|{_WORDS})"
+
+
+def _value(text: str) -> float:
+    """The number that a word or digits write."""
+    return NUMBER_WORDS.get(text.lower()) or float(text.rstrip(".") or 0)
+
+
 def _counted_in_words(match: re.Match[str]) -> str:
     """Ten times, two percent."""
-    count = {"hundred": 100.0}.get(match[1].lower()) or NUMBER_WORDS[match[1].lower()]
-    return f"{count:g}%" if "percent" in match[0].lower() else f"{count:g}x"
+    return f"{_value(match[1]):g}{'%' if 'cent' in match[0].lower() else 'x'}"
+
+
+def _and_a_half(match: re.Match[str]) -> str:
+    """Two and a half times."""
+    return f"{_value(match[1]) + 0.5:g}{'x' if match[2] else ''}"
+
+
+def _thousands(match: re.Match[str]) -> str:
+    return f" {_value(match[1]) * NUMBER_WORDS[match[2].lower()]:g} "
+
+
+def _parts(match: re.Match[str]) -> str:
+    """Two thirds, three quarters."""
+    return f" {_value(match[1]):g}/{_PARTS[match[2].lower().rstrip('s')]} "
+
+
+def _part_of_the_span(match: re.Match[str]) -> str:
+    """An eighth of the context."""
+    return f" 1/{_PARTS[match[1].lower()]} span "
+
+
+def _part_of_a_million(match: re.Match[str]) -> str:
+    return f" {1 / _PARTS[match[1].lower()]:g}M "
+
+
+def _step(match: re.Match[str]) -> str:
+    """Multiplied by three, divided by two: the thing, and its factor."""
+    count = _value(match[3]) or 1.0
+    return f" {match[2]} x{count if match[1].lower().startswith('mul') else 1 / count:.6g} "
+
+
+def _ten_to_the(match: re.Match[str]) -> str:
+    return f" 1e-{_value(match[1]):g} "
+
+
+def _share(text: str) -> str:
+    """A share as a factor: 20% is 0.2."""
+    return f"{float(text[:-1]) / 100:g}" if text.endswith("%") else text.rstrip(" x")
 
 
 def _rest(match: re.Match[str]) -> str:
@@ -37,6 +85,76 @@ RULES: tuple[tuple[str, str, str | Callable[[re.Match[str]], str]], ...] = (
     ("not dont don't doesnt doesn't w/o", r"\b(?:do not|don'?t|doesn'?t|not using|w/o)(?!\w)", " without "),
     ("w/", r"\bw/(?!\w*/)", " with "),
     ("(with", r"\((with [^()]*)\)", r" and \1 "),  # no remark, but what is done besides
+    ("and", rf"\b({_COUNT}) and a half\b( times)?", _and_a_half),
+    ("thousand hundred", rf"\b({_COUNT}) (thousand|hundred)\b", _thousands),
+    ("times fold cent", rf"\b({_WORDS})[ -]?(?:times|fold|percent|per cent)\b", _counted_in_words),
+    ("fold times", r"(\d)[ -]?(?:fold|times)\b", r"\1x"),
+    ("cent", r"(\d) ?per ?cent\b", r"\1%"),
+    ("half", r"\bhalf again as (?:much|large|big|wide|long|many|high)\b", " 1.5x "),
+    ("ten 10", rf"\b(?:ten|10) to the (?:power (?:of )?)?(?:minus|negative|-) ?({_COUNT})\b", _ten_to_the),
+    ("million", r"\b(?:an? )?(half|quarter)(?: of)?(?: an?)? million\b", _part_of_a_million),
+    ("multipl divid", rf"\b(multipl(?:y|ied|ying)|divid(?:e|ed|ing))\b([^;,()]*?) by ({_COUNT})(?![\w%])", _step),
+    ("tenth 10 ten", r"\bone in (?:10|ten)\b|\b1 in 10\b|\b(?:a|one|final|last|first|the) tenth\b", r" 10% "),
+    ("thirds quarters fifths eighths tenths",
+     rf"\b({_COUNT})[ -](thirds|quarters|fifths|eighths|tenths)\b", _parts),
+    ("context sequence", r"\b(?:an?|one) (third|quarter|sixth|eighth|tenth|sixteenth) of the (?:\w+ )?"
+     r"(?:context|sequence)\b(?: length)?", _part_of_the_span),
+    ("context", r"\b(\d ?/ ?\d+) (?:of (?:the )?)?(?:full )?context\b", r" \1 span "),
+    # What a value was, and a share of it.
+    ("today", r"\btoday's\b", " present "),
+    ("present current usual default original existing",
+     rf"({_NUMBER}|half|twice) (?:x |of |times )?(?:the|its|their) (?:present|current|usual|default|original|existing)"
+     r"(?! ?\.?\d)(?: value| size| scale)?",
+     lambda match: f" {match[1] if match[1][-1] in 'fe' else 'x' + _share(match[1])} "),
+    ("usual default current present original", r"\b(?:the |its |their )?(?:usual|default|current|present|original) "
+     r"(?:value )?(?:of )?(?=\.?\d)", " from "),
+    ("now today currently present", rf"\b(?:it(?: is|'s) )?({_NUMBER}) (?:now|today|currently|at present)\b",
+     r" was \1 "),
+    ("currently presently", rf"\b(?:it is )?(?:currently|presently)(?: at| is)? ({_NUMBER})", r" was \1 "),
+    ("order", r"\b(?:by )?(?:an|one) order of magnitude\b", " by 10x "),
+    ("order", r"\b(?:by )?two orders of magnitude\b", " by 100x "),
+    ("head", rf"\b{_COUNT} heads of (\d+) (?:in place of|instead of|rather than|not) \w+ (?:heads )?of (\d+)\b",
+     r" head dim \2 -> \1 "),
+    ("head", r"\bheads? (?:of|at) (\d+)\b|\bheads? (\d+) (?:wide|channels?|dims?)\b", r" head dim \1\2 "),
+    ("first", rf"\b(?:the )?first half (?:on|at|with) ({_NUMBER})(?: (\w+))?,? (?:and )?(?:then )?(?:the )?"
+     rf"(?:rest|remainder|second half) (?:on|at|with) ({_NUMBER})", r" \2 \1 -> \3 "),
+    ("sequence", rf"\b(?:short |long )?sequences? of ({_NUMBER})(?: tokens?)?", r" sequence length \1 "),
+    ("sequence", r"\b(longer|shorter) (?:training )?sequences?\b(?! length)", r" \1 sequence length "),
+    ("only", r"\b(?:in|at|during|for) train(?:ing)? only\b|\bonly (?:in|at|during|for) training\b", " trainonly "),
+    ("only", r"\b(?:in|at|during|for) (?:eval|evaluation|validation|inference) only\b"
+     r"|\bonly (?:in|at|during|for) (?:eval|evaluation|validation|inference)\b", " valonly "),
+    ("after", r"\bafter (?:the )?first half\b", " last half "),
+    ("where they", rf"\b(?:where )?(?:it|they) (?:was|were|is|are) (?={_NUMBER})", " was "),
+    ("ramp turn scale bring dial crank push", r"\b(?:ramp|turn|scale|bring|dial|crank|push)(?:s|ing|ed)? "
+     r"(?!(?:the )?(?:lr|learning))([\w ]{1,30}?) (up|down)\b", r" \2 \1 "),
+    ("half", r"\bhalf (?:of )?(?:the )?(run|training|steps|budget)\b", r" 50% of \1 "),
+    ("extra additional another", rf"\b(?:an? )?(?:extra|additional|another) ({_NUMBER})(?<=%)", r" raise by \1 "),
+    ("off", r"(%) off\b", r"\1 lower "),
+    ("% above over", r"(%) (?:above|over)\b", r"\1 higher than"),
+    ("% below under", r"(%) (?:below|under)\b", r"\1 lower than"),
+    # One thing and not another: the other is what it stands in place of.
+    (", but", r"(?:,| but)+ not (?:the |in |on |with |just |only |for )*(?=[a-z])(?![^,;]*,)", " instead "),
+    ("replac supplant place", r"(?<=\w )(?:replac(?:es|ing)|supplant(?:s|ing)|tak(?:es|ing) the place of)"
+     r"\b(?![^;]*\b(?:with|by)\b)", " instead "),
+    ("from -> to", rf"\b(?:from )?(\w+) ({_NUMBER})(?: and|,)? (\w+) ({_NUMBER}) ?(?:->|to) ?\1 ({_NUMBER})(?: and|,)? "
+     rf"\w+ ({_NUMBER})", r"\1 \2 -> \5; \3 \4 -> \6"),
+    # Where a schedule starts and where it ends.
+    ("start begin", rf"\b(?:start|begin)\w* (?:with |at |from |on |training )*([^;,]*?{_NUMBER})(?: tokens?)?(?:,? and| then|,)+ (?:then )?(?:grow|ris"
+     rf"|ramp|increas|go|mov|switch|decay|fall|drop|shrink|end)\w* (?:up |down |out )?(?:to|at) (?:the )?(?:full )?({_NUMBER})",
+     r" \1 -> \2 "),
+    ("to", r"\b(instead of|rather than|not) (?:decay\w*|go\w*|anneal\w*|fall\w*|cool\w*) (?:all the way )?(?:down )?to "
+     r"(?:zero|0|nothing)\b", " instead 0 "),
+    ("decay", rf"\bdecay\w* (?:only )?(?:for|over|during|in|across) (?:only )?(?:the )?(?:last|final) ({_NUMBER})"
+     r"(?: of (?:the )?(?:training|run|steps))?", r" warmdown \1 "),
+    ("warmdown", r"\b(?:last|final) half\b", " 50% "),
+    ("learn", rf"\blearn\w*\b([^;,]*?)\b({_NUMBER}x|twice|half) (?:faster|slower|as fast|the rate|the speed)",
+     r" lr \1 \2 "),
+    ("rate", rf"\bat ({_NUMBER}x|twice|half) (?:the |its |their )?(?:rate|speed)\b", r" lr \1 "),
+    ("model stream", r"\b(?:as wide as|the width of) (?:the )?(?:model|residual stream|stream)\b", " expansion "),
+    ("heavy", r"\bheavy[- ]?ball(?: momentum)?\b", " without nesterov "),
+    ("same unchanged", r": ", "; "),
+    ("at end", r"\bat all\b|\b(?:to|until) the (?:very )?end\b", " "),
+    ("stay remain", rf"\b(?:stays?|remains?)(?: fixed)?(?: at)? (?={_NUMBER})", " unchanged "),
     ("warm cool soft drop ramp", r"\b(warm|cool|soft|drop|ramp)[- ](up|down|cap|out)\b", r"\1\2"),
     ("way", r"\ball the way ", ""),
     ("not", r"\bnot (?=\.?\d)", " instead "),
@@ -48,10 +166,6 @@ RULES: tuple[tuple[str, str, str | Callable[[re.Match[str]], str]], ...] = (
     ("later", rf"{_START_OF_DECAY} later\b", "shorter warmdown"),
     ("relu", r"relu ?(?:\^|\*\*) ?2", "relu2"),
     ("factor", r"\bby an? factor (?:of )?(\d[\d.]*)", r" by \1x "),
-    ("times fold percent",
-     r"\b(two|three|four|five|six|eight|ten|hundred)[ -]?(?:times|fold|percent)\b", _counted_in_words),
-    ("fold times", r"(\d)[ -]?(?:fold|times)\b", r"\1x"),
-    ("percent", r"(\d) ?percent\b", r"\1%"),
     ("*", r"(?<=\* )2 ?(?:\*\*|\^) ?(\d\d?)\b|(?<=\*)2 ?(?:\*\*|\^) ?(\d\d?)\b(?=.)", _power_of_two),
     ("half", r"\b(?:in|by) half\b", " half "),
     ("/", r"\b1 ?/ ?(?=[a-z(])", " inverse "),
@@ -69,9 +183,6 @@ RULES: tuple[tuple[str, str, str | Callable[[re.Match[str]], str]], ...] = (
     ("skip", r"^\W*skip(?:ping)? (?!connection|the connection)|\bskip the\b", " remove "),
     ("top", r"\btop[- ]?(\d+|k)\b", r" topk \1 "),
     ("mixture", r"\bmixture of (\w+ )?experts?\b", r" moe \1 expert "),
-    ("tenth 10 ten", r"\bone in (?:10|ten)\b|\b1 in 10\b|\b(?:a|one|final|last|first|the) tenth\b", r" 10% "),
-    ("quarter", r"\b(?:three|3) quarters\b", " 75% "),
-    ("tenths", r"\bnine tenths\b", " 90% "),
     ("swa", r"\bswa\b(?=.*\b(?:win|window|layers?|context)\b)", "sliding window attention"),
     ("allow let permit",
      r"\b(?:allow|let|permit)(?:s|ing)?\b(?=.*\b(?:across|cross).*\bdoc|.*\bcross.doc)", " without docmask "),
@@ -82,7 +193,8 @@ RULES: tuple[tuple[str, str, str | Callable[[re.Match[str]], str]], ...] = (
     ("before", r"\((\d+) before\)", r"(was \1)"),
     ("head", r"(?<=\band )head\b(?!s| dim| size)|\bthe head\b(?!s| dim| size)", " lm_head "),
     ("head", r"\b(?:each|every)(?: attention)? head(?:'s)?\b(?! ?(?:dim|channel|size|width))", " per head "),
-    ("of", r"\bto (\d+)% of (?:the |its )?(?:peak|max(?:imum)?|initial) (?:lr|learning rate)\b", r" final lr \1% "),
+    ("peak maximum initial", rf"^((?!.*\b(?:start|begin|warm|ris))[^;,]*?)(?:\b(?:finish|end|land|bottom)\w*(?: out)? )?\b(?:to|at) ({_NUMBER}) "
+     r"of (?:the |its )?(?:peak|max(?:imum)?|initial)(?: lr| learning rate)?\b", r"\1 final lr \2 "),
     ("token", r"(\d\w*)[- ]tokens? (?:rows?|sequences?|context)\b", r" sequence length \1 "),
     ("row", r"\brows of (\d\w*)(?: tokens?)?\b", r" sequence length \1 "),
     ("wider narrower", r"\bwider (?=[\w ]*\b(?:init|std)\b)", "larger "),
@@ -115,7 +227,7 @@ def rewritten(text: str) -> str:
     for needles, pattern, replacement in _SPLIT:
         for needle in needles:
             if needle in folded:
-                text = _compiled(pattern).sub(replacement, text)
+                text = " ".join(_compiled(pattern).sub(replacement, text).split())
                 folded = text.casefold()
                 break
     return text

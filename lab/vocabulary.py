@@ -9,7 +9,7 @@ Not covered: words that are not here are themselves what an idea is about.
 # Numbers that are turned, and what is counted: adding layers is raising the depth.
 BASE = """
 # quantity!
-lr: lr, learning rate, learn rate, lrs, learningrate, rate of learning, step size
+lr: lr, all rate, every rate, all learning rate, learning rate, learn rate, lrs, learningrate, rate of learning, step size
 wd: wd, weight decay, weightdecay, l2 penalty, l2 regularization, decoupled weight decay, l2 reg, wds > \
 regularization decay
 batch: batch, bs, batch size, batchsize, total batch, total batch size, global batch, global batch size, bsz, tokens \
@@ -29,8 +29,8 @@ width: width, model dim, d model, n embd, n embed, embedding dim, embedding dime
 model dimension, dim, dimension, embed dim, residual width, channel width, embd dim, embedding size, residual dim, \
 residual stream width, dmodel, embedding width, hidden width, hidden dim, d_model, channels of model, hidden state \
 size, model channel, wide, model size > model network channel size
-aspect: aspect ratio, aspect, width depth ratio, width to depth ratio, width per layer, width per layer of depth, \
-dim per layer, width per depth, width is
+aspect: aspect ratio, width to depth, aspect, width depth ratio, width to depth ratio, width per layer, width per layer of depth, \
+dim per layer, width per depth, width is > model width depth
 headdim: head dim, head size, head dimension, dim per head, head width, d head, hd, per head dim, headdim, width of \
 head, channel per head, head channel, head_size, dim of head, dims per head, attention head of width, head of width, \
 dims of each head, width per head, head of size, channel of each head, dimension of each head, head dims > attention \
@@ -55,7 +55,7 @@ logit, capping, logit clamp, clamp logit, squash, soft clamp > logit tanh output
 init: init, initialization, initialize, initialisation, initializ, initialise, initial weight, weight init, initial \
 scale, initial std, initial, initialised to, initial value, initialiser, initializer, at init, initialised at, init \
 value > std scale weight begin zero
-clip: clip, clipped, clip grad norm, gradient norm clip, grad norm clip, max norm, max grad norm, gradclip, clip \
+clip: clip, clamp gradient norm, clamp gradient, cap gradient norm, cap on gradient norm, cap gradient, clipped, clip grad norm, gradient norm clip, grad norm clip, max norm, max grad norm, gradclip, clip \
 norm, global norm clip, gradient norm, clip norm of gradient, grad norm clipping, norm clipping, clip grad norm to, \
 clip threshold, clip at global norm > gradient norm global threshold model
 dropout: dropout, drop out, randomly zero, zero out randomly, randomly drop > random
@@ -68,8 +68,8 @@ rope wavelength, rotary embedding base, rotary embedding theta, base frequency, 
 period > rope frequency base position
 seqlen: sequence length, seq len, seqlen, context length, context, context size, block size, max seq len, ctx, ctx \
 len, ctx length, training sequence length, max sequence length, train seq len, sequence len, token sequence, context \
-window, row length, rows of token, training context, training length, train length, tokens per row, short sequence, \
-training sequence, longer sequence, shorter sequence, row of token, document length limit > sequence length token
+window, row length, rows of token, training context, training length, train length, tokens per row, \
+training sequence, row of token, document length limit > sequence length token
 vocab: vocab, vocab size, vocabulary, vocabulary size, bpe vocab, tokenizer vocab, tokenizer size, vocab entry, \
 vocabulary entry, number of token type, merges, bpe merge, bpe vocabulary > tokenizer bpe token
 seed: seed, random seed, rng seed, prng seed, prng, rng > random
@@ -101,7 +101,7 @@ output layer, unemb, head matrix, final projection, unembedding matrix, vocab pr
 output matrix head, final linear, logit head, vocab head, prediction head, output logit layer > output cproj
 ve: ve, value embedding, value embed, value emb, ves, val emb, value embeds, v embed, value embedding table > \
 attention
-posemb: position embedding, positional embedding, learned position, wpe, pos emb, positional encoding, pos embed, \
+posemb: position embedding, absolute position, learned absolute position, positional embedding, learned position, wpe, pos emb, positional encoding, pos embed, \
 position encoding, learned position embedding, learned positional embedding, absolute position embedding > position \
 learned
 bigram: bigram, bigram embedding, bigram hash, bigram hash embedding, hashed bigram, token pair embedding, bigram \
@@ -316,7 +316,7 @@ normalizing, normalising
 activation: activation, nonlinearity, non linearity, act fn, act, activation function, activation fn > mlp
 optimizer: optimizer, optimiser, optim
 schedule: schedule, scheduler, curve, shape, profile, lr schedule, lr scheduler, sched, decay schedule, decay shape \
-> decay
+> decay lr
 decay: decay > wd
 regularization: regularization, regulariz, regularise, regularisation
 tying: tying, tie, tied, weight tying, tie weight, tie embedding, tied embedding, embedding tying, tied weight, \
@@ -345,7 +345,7 @@ param ema, ema param, ema model, shadow weight, exponential average of weight, e
 weight eval decay
 skip: skip, skip connection, shortcut, shortcut connection, residual skip > first last layer
 residscale: residual scale, residual scaling, scale residual, resid scale, residual branch scale, residual scalar, \
-residual multiplier, residual_scale, scale of residual, residual branch multiplier, resid lambda init > resid scale \
+residual multiplier, residual_scale, scale of residual, residual branch multiplier > resid scale \
 residlambda lambda
 layerscale: layerscale, layer scale, per channel residual scale, per channel scale on branch, learned scale on \
 branch, per channel learned scale, channel scale, learned per channel scale, layerscale gain > scale learned \
@@ -367,7 +367,7 @@ cproj
 tokenshift: token shift, tokenshift, smear, smear gate, previous token mix, shift token, smearing, shifted token, \
 token smear, token mixing, token mix, time shift, time mix, mix previous token, mix in previous token > token gate \
 input previoustoken embedding
-conv: conv, convolution, short conv, causal conv, depthwise conv, short convolution, conv1d, depthwise causal conv, \
+conv: conv, canon, canon style, convolution, short conv, causal conv, depthwise conv, short convolution, conv1d, depthwise causal conv, \
 depthwise convolution, causal convolution, depthwise causal convolution, 1d conv, short causal conv, causal conv1d, \
 depthwise conv1d, depthwise causal conv1d, canon layer > width
 hyper: hyper connection, hyperconnection, hyper connections, mhc, hyperconnections, multi stream residual > resid
@@ -408,7 +408,7 @@ hash: hash, hashed
 mup: mup, mu p, maximal update, parametrization, parameterization, maximal update parametrization, maximal update \
 parameterization, mup scaling, u p, coordinate check > width lr scale
 flops: flop
-attnscale: attention scale, softmax scale, attention temperature, softmax temperature, attention logit scale, attn \
+attnscale: attention scale, sm scale, sm, softmax scale, attention temperature, softmax temperature, attention logit scale, attn \
 temp, scale attention logit, qk scale, per head temperature, qk temperature, attention sharpness, query scale, scale \
 on query, attention multiplier, learned temperature, sharpness, qk logit scale, scale on qk logit, temperature per \
 head, softmax temperature per head, scale per head on qk > attention scale softmax temperature query key
@@ -443,7 +443,7 @@ from
 wallclock: wall clock, wallclock, elapsed time, elapsed second, wall time, clock time, time based, elapsed
 ropecache: rope cache, rotary cache, rotary precompute, precompute, precomputed, cos sin cache, rope table, rope \
 buffer, rotary buffer > rope
-state: state, buffer, momentum buffer, moment buffer, optimizer state > momentum
+state: state, moments, optimizer moment, optimizer moments, buffer, momentum buffer, moment buffer, optimizer state > momentum
 previoustoken: previous token, prior token, preceding token, last token's > tokenshift
 swa: swa, stochastic weight average, stochastic weight averag, checkpoint average, checkpoint averag, average \
 checkpoint, averag checkpoint, average last checkpoint, checkpoint soup, model soup, weight soup, uniform weight \
@@ -492,7 +492,7 @@ subtract: subtract, subtraction, subtracting, minus
 stateless: stateless
 gain: gain vector, trainable gain, learned gain, learned scale vector, affine, elementwise affine, trainable scale, \
 learned scale, learnable gain, learnable scale, own scale > scale learned norm
-nonzero: nonzero, non zero
+nonzero: nonzero, random not zero, not zero, non zero
 svd: svd, truncated svd, singular value
 cooc: co occurrence, cooccurrence, count matrix
 depthinit: depthinit, depth scaled init, depth dependent init, depth wise init, depthwise init, init scaled by \
@@ -572,7 +572,7 @@ before: before, ahead of, prior to, in front, in front of, prior, preceding, pre
 after: after, behind, following, follow up, downstream of, post, subsequent
 # contrast f!
 learned: learned, learnable, trainable, learn, learnt, trained parameter
-frozen: frozen, freeze, freezing, fixed not trained, not learned, untrained, non trainable, stop training, without \
+frozen: frozen, stop updating, not updated, never update, no update, freeze, freezing, fixed not trained, not learned, untrained, non trainable, stop training, without \
 gradient
 # contrast g!
 sequential: sequential, sequentially
@@ -595,6 +595,9 @@ bpe: bpe, byte pair encoding, byte pair > tokenizer vocab
 unigramlm: unigram, unigram lm, sentencepiece unigram, unigram tokenizer, sentencepiece > tokenizer
 wordpiece: wordpiece > tokenizer
 charlevel: character level, char level, character tokenizer > tokenizer vocab
+# contrast j!
+trainonly: trainonly
+valonly: valonly > eval
 # contrast i!
 slow: slow, slower, slowly, gradual, gradually
 fast: fast, faster, quick, quicker, quickly, abrupt, rapid
@@ -673,6 +676,15 @@ vegate: ve gate, gate ve, value gate, gate value, gate on ve, gate for ve > ve g
 residlambda: resid lambda, lambda resid, residual lambda, residscale, resid scale, resid scalar, lambda for resid, \
 residual scale, residscale init, residual scalar > resid lambda scalar scale
 x0lambda: x0 lambda, lambda x0, x0 scalar, x0 weight, x0 scale, x0 skip scalar, x0 gate > x0 lambda scalar scale
+"""
+
+# What names mean together wherever they stand in one change, each before what it is made of.
+TOGETHER = """
+gatechannel: vegate channel, vegate input, gate ve channel
+tying: sharing embedding unembedding, sharing embedding cproj
+mlpratio: mlp expansion, mlp width
+evalbatch: eval devicebatch, eval batch
+attnscale: qk temperature, softmax temperature, qk scale
 """
 
 # Abbreviations and spellings, put right wherever they stand.
@@ -770,9 +782,8 @@ replace: replace, swap, switch, change, substitute, convert, exchange, migrate, 
 swapping, switching, swap out, swap in, transition, go back, revert, return
 set: set, make, tune, adjust, fix, have, keep, sweep
 """
-FACTORS = {"halve": 0.5, "halving": 0.5, "half": 0.5, "double": 2.0, "doubling": 2.0, "doubled": 2.0, "twice": 2.0,
-           "triple": 3.0, "tripling": 3.0, "thrice": 3.0, "quadruple": 4.0, "quadrupling": 4.0, "quarter": 0.25,
-           "third": 1 / 3}  # fmt: skip
+FACTORS = {"halve": 0.5, "half": 0.5, "double": 2.0, "twice": 2.0, "triple": 3.0, "thrice": 3.0, "quadruple": 4.0,
+           "quintuple": 5.0, "quarter": 0.25, "third": 1 / 3, "fifth": 0.2}  # fmt: skip
 # A comparative that names what it compares.
 COMPARATIVES = {"wider": ("raise", "width"), "widen": ("raise", "width"), "narrower": ("lower", "width"),
                 "narrow": ("lower", "width"), "deeper": ("raise", "depth"), "deepen": ("raise", "depth"),
@@ -789,7 +800,7 @@ NUMBER_WORDS = {
 # Words that say nothing of an idea.
 STOPWORDS = frozenset(
     """
-on over onto upon not a an the of in for at its it is are be been this that these those so then also just our my we
+entirely completely altogether fully outright on over onto upon not a an the of in for at its it is are be been this that these those so then also just our my we
 i per each as into between across via through slightly bit little much only very currently current new now version
 let should would could can may might if whether which what who how does do did has had was were will there here
 default previous old existing plain standard simple usual instead rather than while both during training train

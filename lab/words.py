@@ -15,7 +15,7 @@ from functools import cache, lru_cache
 from typing import NamedTuple
 
 from lab.rewrites import rewritten
-from lab.vocabulary import ALIASES, BASE, COMPARATIVES, COMPOUND, FACTORS, NUMBER_WORDS, REMARKS, STOPWORDS, VERBS
+from lab.vocabulary import ALIASES, BASE, COMPARATIVES, COMPOUND, FACTORS, NUMBER_WORDS, REMARKS, STOPWORDS, TOGETHER, VERBS
 
 MAX_CHARACTERS = 1000
 MIN_FUZZY_LETTERS = 6  # shorter words are too often one letter from another word: later, layer
@@ -38,7 +38,8 @@ _LEXER = re.compile(
     r"|(?P<open>[(\[{])|(?P<close>[)\]}])|(?P<separator>[;,&+|]|\.\s)"
 )
 _CONNECTORS = {
-    "to": "to", "into": "to", "toward": "to", "towards": "to", "from": "from", "by": "by", "with": "with", "for": "for",
+    "to": "to", "into": "to", "toward": "to", "towards": "to", "becomes": "to", "become": "to", "from": "from",
+    "by": "by", "with": "with", "for": "for",
     "was": "instead", "vs": "instead", "versus": "instead", "previously": "instead", "formerly": "instead",
     "and": "separator", "then": "separator", "plus": "separator", "while": "separator", "but": "separator",
 }  # fmt: skip
@@ -238,6 +239,7 @@ def _named(raw: list[Token]) -> list[Token]:
                 size, token = instead, Token("instead", "instead")
         found += [token] if token else _single(raw[place], words[place])
         place += size
+    found = [token for n, token in enumerate(found) if not (token.kind == "to" and n and found[n - 1].kind == "instead")]
     return _compounds(_zeros(_counted(_without_one(found))))
 
 
@@ -274,8 +276,8 @@ def _single(token: Token, root: str) -> list[Token]:
     if name in COMPARATIVES:
         verb, subject = COMPARATIVES[name]
         return [Token("verb", verb), Token("name", subject)]
-    if name in FACTORS:
-        return [Token("factor", name, FACTORS[name], "x")]
+    if factor := _factors().get(root):
+        return [Token("factor", name, factor, "x")]
     if name in NUMBER_WORDS:
         return [Token("number", name, NUMBER_WORDS[name], "word")]
     if name in ("second", "third", "fourth"):
@@ -287,6 +289,26 @@ def _single(token: Token, root: str) -> list[Token]:
     if name in REMARKS:
         return [Token("remark", name)]
     return [] if name in STOPWORDS else [Token("word", root)]
+
+
+def together(names: frozenset[str]) -> frozenset[str]:
+    """The names of one change, those that mean one thing together as that: the gate of VE, 32 channels."""
+    for parts, name in _together():
+        if parts <= names:
+            names = names - parts | {name}
+    return names
+
+
+@cache
+def _together() -> list[tuple[frozenset[str], str]]:
+    lines = (line.split(":") for line in TOGETHER.strip().splitlines())
+    return [(frozenset(parts.split()), name) for name, called in lines for parts in called.split(",")]
+
+
+@cache
+def _factors() -> dict[str, float]:
+    """The factors that words name, by their stems: doubled, doubling."""
+    return {stem(word): factor for word, factor in FACTORS.items()}
 
 
 def _counted(tokens: list[Token]) -> list[Token]:
