@@ -13,17 +13,17 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from lab.belief import Belief, Node, Verdict
+from lab.belief import Belief, Verdict
 from lab.confirming import plan
 from lab.novelty import SAME_IDEA_THRESHOLD, similarity
 from lab.scatter import MAX_COMPARED, Pair, weigh, with_repeats
 from lab.schema import Card, finite
-from lab.stats import below_zero, counts, gain
+from lab.settings import Settings
+from lab.stats import NORMAL_95, below_zero, counts, gain
 
-SUPPORTED = 0.9  # the probability of a true improvement from which a keep is supported
+SUPPORTED = Settings().likely_probability  # from which on a true improvement is supported, whatever a project sets
 NOISE = 0.5  # below which it more likely did nothing, or harm, than good
 STANDINGS = ("supported", "doubtful", "noise")
-NORMAL_95 = 1.96
 
 Row = dict[str, Any]
 
@@ -100,17 +100,12 @@ def standings(keeps: Sequence[Row]) -> dict[str, int]:
     return {name: found[name] for name in STANDINGS} if None not in found else {}
 
 
-def nodes_by_run(belief: Belief | None) -> dict[str, Node]:
-    """The configuration of every run that counts."""
-    return {run: node for node in belief.nodes.values() for run in node.runs} if belief else {}
-
-
 def _keeps(rows: Sequence[Row], lines: Sequence[int], direction: str, belief: Belief | None) -> list[Row]:
     """Every kept configuration after the first, with what it claims to have gained and what to believe of that."""
     found: list[Row] = []
     last: Row | None = None
     seen: set[str] = set()
-    of_run = nodes_by_run(belief)
+    of_run = belief.by_run() if belief else {}
     for at, row in enumerate(rows):
         if row["status"] != "keep" or not counts(row) or row["edit_key"] in seen:
             continue
@@ -182,7 +177,7 @@ def _apart(belief: Belief, first: str, last: str) -> tuple[float, float]:
 
     What is believed of two ends of a path rises and falls together, if at all: as if independent it is a bound.
     """
-    of_run = nodes_by_run(belief)
+    of_run = belief.by_run()
     (was, was_sd), (now, now_sd) = (belief.value(of_run[run].card) for run in (first, last))
     return now - was, math.hypot(was_sd, now_sd)
 
@@ -200,7 +195,7 @@ def _best_so_far(rows: Sequence[Row], direction: str) -> list[int]:
 
 def _path(rows: Sequence[Row], lines: Sequence[int], direction: str, belief: Belief | None) -> list[Row]:
     """The best kept results in their order: what they claim, and what to believe of them after all runs."""
-    found, of_run = [], nodes_by_run(belief)
+    found, of_run = [], belief.by_run() if belief else {}
     for at in _best_so_far(rows, direction):
         value, sd = belief.value(of_run[rows[at]["id"]].card) if belief else (None, None)
         claimed = {"place": at + 1, "line": lines[at], "claimed": rows[at]["result"], "idea": rows[at]["hypothesis"]}
@@ -212,7 +207,7 @@ def _plan(rows: Sequence[Row], lines: Sequence[int], belief: Belief | None, keep
     """The cheapest repeats that settle keeps, by their lines; None where nothing is known of the keeps."""
     if belief is None:
         return None
-    of_run = nodes_by_run(belief)
+    of_run = belief.by_run()
     cards = {lines[at]: of_run[row["id"]].card for at, row in enumerate(rows) if row["id"] in of_run}
     named = {card: line for line, card in reversed(cards.items())}
     steps, rest = plan(belief, {cards[keep["line"]]: keep["probability"] for keep in keeps if keep["probability"]})

@@ -13,26 +13,25 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lab.audit import NORMAL_95
-from lab.brief import signed
+from lab.brief import counted, signed
 from lab.canvas import (
     CRASHED,
     FAINT,
     INK,
     KEPT,
     MAX_DRAWN,
-    PALE,
     QUIET,
     columns,
-    counted,
     drawable,
     headline,
     label,
     legend,
     limits,
     new_figure,
+    quietened,
     save,
 )
+from lab.stats import NORMAL_95
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,7 +51,7 @@ def plot_audit(found: dict[str, Any], out: Path) -> None:
     """Draw it; there must be a kept result. SettingError where no picture can be written to `out`."""
     figure, frame = new_figure(out)
     frame.set_axis_off()
-    axes = _quiet(figure.add_axes(UPPER))
+    axes = quietened(figure.add_axes(UPPER))
     sign = -1 if found["direction"] == "max" else 1
     rows = [
         (at, value) for at, (_, _, value) in enumerate(found["rows"], 1) if value is not None and abs(value) < MAX_DRAWN
@@ -88,7 +87,7 @@ def plot_audit(found: dict[str, Any], out: Path) -> None:
     axes.set_xticks([tick for tick in axes.get_xticks() if tick == int(tick) and 1 <= tick <= len(found["rows"])])
     if any(best["believed"] is not None for best in path):
         axes.tick_params(labelbottom=False)
-        _apart(_quiet(figure.add_axes(LOWER, sharex=axes)), path, len(found["rows"]), sign)
+        _apart(quietened(figure.add_axes(LOWER, sharex=axes)), path, len(found["rows"]), sign)
     else:
         axes.set_xlabel("experiment", color=QUIET)
     save(figure, out)
@@ -110,16 +109,6 @@ def _band(axes: Axes, x: list[int], middle: list[float], sd: list[float]) -> Non
     low = [mean - NORMAL_95 * spread for mean, spread in zip(middle, sd, strict=True)]
     high = [mean + NORMAL_95 * spread for mean, spread in zip(middle, sd, strict=True)]
     axes.fill_between(x, low, high, step="post", color=KEPT, alpha=0.16, linewidth=0, zorder=1)
-
-
-def _quiet(axes: Axes) -> Axes:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(FAINT)
-    axes.tick_params(color=FAINT, labelcolor=QUIET, labelsize=10)
-    axes.grid(axis="y", color=PALE, linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.yaxis.get_major_formatter().set_useOffset(False)  # type: ignore[attr-defined]
-    return axes
 
 
 def _line(path: list[dict[str, Any]], count: int) -> list[tuple[float, float]]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lab.audit import NOISE, STANDINGS, SUPPORTED
-from lab.brief import DATA_NOTE, escaped, one_line, signed
+from lab.brief import DATA_NOTE, counted, escaped, one_line, signed
 from lab.confirming import ENOUGH, FALSE, MAX_RUNS, TRUE
 
 PICTURE = "progress.png"
@@ -88,19 +88,18 @@ KEEPS = (
 def _counts(found: Row) -> list[str]:
     better = "lower" if found["direction"] == "min" else "higher"
     counts = ", ".join(f"{count} {status}" for status, count in found["runs"].items())
-    runs = _n(sum(found["runs"].values()), "run") + (f": {counts}" if counts else "")
+    runs = counted(sum(found["runs"].values()), "run") + (f": {counts}" if counts else "")
     lines = [f"{one_line(found['metric'], 64)}, {better} is better; {runs}."]
     return lines + [f"Read so: {one_line('; '.join(found['said']), 220)}."] * bool(found["said"])
 
 
 def _bad(found: Row) -> list[str]:
     bad = found["bad"]
+    if not bad:
+        return []
     told = [f"  line {row['line']} | {one_line(row['reason'], 120)}" for row in bad]
-    return (
-        [f"{_n(len(bad), 'row')} cannot be read and {'is' if len(bad) == 1 else 'are'} left out", *_cut(told, MAX_BAD)]
-        if bad
-        else []
-    )
+    left = f"{counted(len(bad), 'row')} cannot be read and {'is' if len(bad) == 1 else 'are'} left out"
+    return [left, *_cut(told, MAX_BAD)]
 
 
 def _bad_table(found: Row) -> list[str]:
@@ -125,10 +124,10 @@ def _looks(found: Row, told: Any, mark: str) -> list[str]:
     again, late = found["noise"]["repeats"], found["noise"]["late"]
     lines = []
     if again["sd"] is not None and again["high"] is None:
-        lines.append(f"{_n(again['behind'], 'repeat')}: equal results")
+        lines.append(f"{counted(again['behind'], 'repeat')}: equal results")
     elif again["sd"] is not None:
         lines.append(
-            f"{_n(again['behind'], 'repeat')}: {again['sd']:.2g} (95%: {again['low']:.2g} to {again['high']:.2g})"
+            f"{counted(again['behind'], 'repeat')}: {again['sd']:.2g} (95%: {again['low']:.2g} to {again['high']:.2g})"
         )
     if late["high"] is not None:
         lines.append(f"the scatter of {late['behind']} late runs: at most {late['high']:.2g}, as real effects widen it")
@@ -157,7 +156,7 @@ def _standings(found: Row) -> str:
         return "Keeps: none after the first."
     if not found["standings"]:
         return f"Keeps: {len(keeps)}; without the noise none can be told from it."
-    return f"Of {_n(len(keeps), 'keep')}, {_stand(found['standings'])}."
+    return f"Of {counted(len(keeps), 'keep')}, {_stand(found['standings'])}."
 
 
 def _stand(standings: Row) -> str:
@@ -198,7 +197,7 @@ def _plan(found: Row, most: int = MAX_STEPS) -> list[str]:
     if plan is None or not found["keeps"]:
         return []
     settle = f"Repeats that settle keeps (to P >= {TRUE:g} or <= {FALSE:g}, with a chance of {ENOUGH:.0%} or more)"
-    lines = ["", f"{settle}: {_n(plan['runs'], 'run')} in all." if plan["steps"] else f"{settle}: none is worth it."]
+    lines = ["", f"{settle}: {counted(plan['runs'], 'run') + ' in all' if plan['steps'] else 'none is worth it'}."]
     steps = [
         f"  keep of line {step['line']}: "
         + (" and ".join(f"{count} x line {line}" for line, count in step["repeats"].items()) or "by the repeats above")
@@ -206,7 +205,7 @@ def _plan(found: Row, most: int = MAX_STEPS) -> list[str]:
     ]
     lines += _cut(steps, most, "in the report: --out")
     left = len(plan["not_worth"])
-    rest = f"  {_n(left, 'more keep')} would take over {MAX_RUNS} runs each: new ideas are worth more"
+    rest = f"  {counted(left, 'more keep')} would take over {MAX_RUNS} runs each: new ideas are worth more"
     return [*lines, rest] if left else lines
 
 
@@ -219,7 +218,3 @@ def _group(group: Sequence[Row]) -> str:
 def _cut(lines: list[str], most: int, where: str = "") -> list[str]:
     left = len(lines) - most
     return lines if left <= 0 else [*lines[:most], f"  and {left} more" + f" {where}" * bool(where)]
-
-
-def _n(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from lab.effects import Effect, chances, learn, mean_and_variance, moments, prior_effects, promise, seen_as
 from lab.schema import LARGEST
-from lab.stats import Noise, Repeats, configuration, counts, gain, median, repeats, unchosen
+from lab.stats import Noise, Repeats, configuration, counts, gain, magnitude, median, repeats, unchosen
 
 Row = dict[str, Any]
 
@@ -97,9 +97,20 @@ class Belief(NamedTuple):
         mean = self.centre - gain(node.mean * self.unit, self.direction)
         return _number(mean), _number(math.sqrt(node.variance) * self.unit)
 
+    def by_run(self) -> dict[str, Node]:
+        """The configuration of every run."""
+        return {run: node for node in self.nodes.values() for run in node.runs}
+
+    def line(self, card: str) -> list[str]:
+        """The cards from this one, which stands for a configuration, back to the baseline it came from."""
+        line = [card]
+        while (parent := self.nodes[line[-1]].parent) is not None:
+            line.append(parent)
+        return line
+
     def path(self, runs: Sequence[str]) -> list[tuple[float, float]]:
         """(mean, sd) of the champion's true value after each of these runs, as believed now; NaN before the first."""
-        of_run = {run: node for node in self.nodes.values() for run in node.runs}
+        of_run = self.by_run()
         best: Node | None = None
         found = []
         for run in runs:
@@ -197,8 +208,7 @@ def believe(
         return None
     results = [row["result"] for row in seen]
     centre = median(results)
-    scale = abs(centre) or median([abs(result) for result in results if result] or [0.0])
-    unit = prior * scale
+    unit = prior * magnitude(results)
     if unit < 1e-300:
         return None
     ledger = repeats(seen)

@@ -14,6 +14,7 @@ from lab.stats import UNDER_EXPLORED_RUNS, saturated
 DEFAULT_TOKENS = 1500
 CHARACTERS_PER_TOKEN = 4
 MAX_TEXT_CHARACTERS = 100
+TIMED = "1971"  # cards of ledgers without times are older (docs/protocol.md)
 BARS = "▁▂▃▄▅▆▇█"
 # What Markdown would make something of, anywhere and at the start of a line.
 MARKUP = r"([\\`*\[\]<>#|~&$]|(?<![^\W_])_|_(?![^\W_]))"
@@ -33,6 +34,11 @@ def escaped(text: Any, length: int = 160) -> str:
     line = re.sub(MARKUP, r"\\\1", one_line(text, length))
     line = re.sub(LIST_MARK, r"\1\\", line)
     return line.replace("://", "\\://").replace("www.", "www\\.")
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """A number of things in words: 1 run, 1,200 runs."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
 def sparkline(values: list[float | None]) -> str:
@@ -79,7 +85,7 @@ def _cut(text: str, length: int) -> str:
 
 def _head(facts: dict[str, Any]) -> list[str]:
     counts = ", ".join(f"{count} {name}" for name, count in facts["status"].items())
-    lines = [f"{facts['cards']} card{'s' if facts['cards'] != 1 else ''}: {counts or 'none yet'}", DATA_NOTE]
+    lines = [f"{counted(facts['cards'], 'card')}: {counts or 'none yet'}", DATA_NOTE]
     best, first, noise = facts["champion"], facts["first"], facts["noise"]
     if facts["track"] is None:
         return [*lines, "No card names a track: nothing can be compared."]
@@ -145,15 +151,20 @@ def _sections(facts: dict[str, Any]) -> list[_Section]:
 def row_text(row: dict[str, Any]) -> str:
     """A row of the index, a run or a note, as one line of a list."""
     if "status" not in row:
-        return f"{row['id'][:12]} {row['timestamp'][:16].replace('T', ' ')} {row['kind']:<12}{_fenced(row['text'])}"
-    when = "unknown time    " if time_is_unknown(row["timestamp"]) else row["timestamp"][:16].replace("T", " ")
+        return f"{row['id'][:12]} {minute(row['timestamp'])} {row['kind']:<12}{_fenced(row['text'])}"
+    when = "unknown time    " if time_is_unknown(row["timestamp"]) else minute(row["timestamp"])
     values = f"{number(row['result']):>10} {signed(row['delta']):>10}"
     return f"{row['id'][:12]} {when} {row['status']:<12} {values}{_data_of(row)}"
 
 
 def time_is_unknown(timestamp: str) -> bool:
     """Whether a card came from a ledger without times (docs/protocol.md): only its place in the order is known."""
-    return timestamp < "1971"
+    return timestamp < TIMED
+
+
+def minute(timestamp: str) -> str:
+    """A record's time to the minute."""
+    return timestamp[:16].replace("T", " ")
 
 
 def number(value: float | None) -> str:

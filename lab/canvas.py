@@ -51,7 +51,11 @@ def new_figure(out: Path, left: float = 0.075) -> tuple[Figure, Axes]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=SIZE_INCHES, dpi=DOTS_PER_INCH, facecolor="white")
-    axes = figure.add_axes((left, 0.085, 0.985 - left, 0.79))
+    return figure, quietened(figure.add_axes((left, 0.085, 0.985 - left, 0.79)))
+
+
+def quietened(axes: Axes) -> Axes:
+    """The axes, drawn so that what they hold stands out; ticks say the whole number."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(FAINT)
     axes.tick_params(color=FAINT, labelcolor=QUIET, labelsize=10)
@@ -59,7 +63,7 @@ def new_figure(out: Path, left: float = 0.075) -> tuple[Figure, Axes]:
     axes.set_axisbelow(True)
     for axis in (axes.xaxis, axes.yaxis):
         axis.get_major_formatter().set_useOffset(False)  # type: ignore[attr-defined]
-    return figure, axes
+    return axes
 
 
 def headline(axes: Axes, title: str, facts: str) -> None:
@@ -165,8 +169,3 @@ def limits(values: Sequence[float]) -> tuple[float, float]:
 def columns(pairs: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
     """Pairs as matplotlib takes them: all x, all y."""
     return [x for x, _ in pairs], [y for _, y in pairs]
-
-
-def counted(number_of: int, what: str) -> str:
-    """A number of things in words: 1 run, 1,200 runs."""
-    return f"{number_of:,} {what}{'s' if number_of != 1 else ''}"

@@ -4,15 +4,15 @@ import math
 from typing import Any
 
 from lab import facts
-from lab.brief import DATA_NOTE, number, one_line, signed
+from lab.brief import DATA_NOTE, counted, minute, number, one_line, signed
 from lab.cli import Arguments, answer, command
 from lab.cli_read import LIMIT, TRACK, nothing_in
 from lab.findings import Finding, Pooled
 from lab.index import Index
-from lab.judgement import advice, challengers, failures, findings, judgement, lineages, transfer
+from lab.judgement import RECENT, SHOWN, advice, challengers, findings, judgement, lineages, transfer
 from lab.schema import STANDINGS
-
-INTERVAL = 1.96  # standard deviations around the mean that hold 95%
+from lab.stats import NORMAL_95
+from lab.waiting import failures
 
 
 @command(TRACK)
@@ -38,7 +38,7 @@ def cmd_noise(args: Arguments) -> None:
         f"  {belief.noise.basis}",
         f"  so a difference of two single runs has sd {_spread((belief.noise.sd or 0) * math.sqrt(2))}",
         "terms, by the method of moments on pairs of runs of one configuration:",
-        *(f"  {name:<24}{_spread(sd):>10}  {pairs} pair{'s' * (pairs != 1)}" for name, sd, pairs in terms),
+        *(f"  {name:<24}{_spread(sd):>10}  {counted(pairs, 'pair')}" for name, sd, pairs in terms),
         "repeats that would help most:",
         *(f"  {text}" for text in helpful),
     ]
@@ -63,9 +63,9 @@ def cmd_champion(args: Arguments) -> None:
         answer(args, None, f"Track | {one_line(track)}\nno kept result yet" if track else nothing_in(args))
         return
     found: dict[str, Any] = best | {"noise": None, "baseline": None, "step": None}
-    lines = [f"Track | {one_line(track)}", f"champion {best['id']} of {best['timestamp'][:16].replace('T', ' ')}"]
+    lines = [f"Track | {one_line(track)}", f"champion {best['id']} of {minute(best['timestamp'])}"]
     lines.append(f"  idea       | {one_line(best['hypothesis'] or 'no hypothesis')}")
-    runs = f"{best['runs']} run{'s' if best['runs'] != 1 else ''}"
+    runs = counted(best["runs"], "run")
     lines.append(f"  measured   {one_line(best['metric'], 30)} {number(best['result'])}, {runs} of this configuration")
     if belief and best["id"] in belief.nodes and best["mean"] is not None:
         lines.append(f"  truly      {_interval(best['mean'], best['sd'])}")
@@ -87,7 +87,7 @@ def cmd_champion(args: Arguments) -> None:
 
 
 def _interval(mean: float, sd: float) -> str:
-    low, high = mean - INTERVAL * sd, mean + INTERVAL * sd
+    low, high = mean - NORMAL_95 * sd, mean + NORMAL_95 * sd
     return f"about {number(mean)}, with 95% between {number(low)} and {number(high)}"
 
 
@@ -99,7 +99,8 @@ def cmd_challengers(args: Arguments) -> None:
         best = facts.champion(index, track)
         rows = challengers(index, track, args.limit)
         lines_of_descent = lineages(index, track)
-        clusters = failures(index, track)
+        crashed = f"SELECT {SHOWN} FROM cards WHERE track IS ? AND status = 'crash' ORDER BY timestamp DESC LIMIT ?"
+        clusters = [row for row in failures(index.rows(crashed, track, RECENT)) if row["times"] > 1]
     found = {"champion": best, "challengers": rows, "lineages": lines_of_descent, "failures": clusters}
     if best is None and not clusters:
         answer(args, found, f"Track | {one_line(track)}\nno kept result yet" if track else nothing_in(args))
@@ -158,13 +159,7 @@ def cmd_findings(args: Arguments) -> None:
 
 
 def _told(finding: Finding) -> str:
-    more = (
-        ""
-        if finding.repeats == 0
-        else ", too small to settle"
-        if finding.repeats is None
-        else f", {finding.repeats} more"
-    )
+    more = ", too small to settle" if finding.repeats is None else f", {finding.repeats} more" * (finding.repeats > 0)
     return (
         f"{finding.card[:12]} {finding.probability:.2f} {signed(finding.expected):>10} ± {finding.sd:.2g}, "
         f"{finding.fresh} fresh{more} | {one_line(finding.change, 80)}"

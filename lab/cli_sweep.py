@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from itertools import islice
 
-from lab.brief import DATA_NOTE, one_line
+from lab.brief import DATA_NOTE, counted, one_line
 from lab.cli import Arguments, answer, arg, command
 from lab.cli_read import TRACK, positive
 from lab.facts import main_track
@@ -54,7 +54,7 @@ def _item(row: Row, repeat: Repeat, seed: int) -> Item:
 
 def _text(track: str | None, repeats: Iterable[Repeat], rows: dict[str, Row], waiting: int) -> str:
     """The repeats for a reader, in plain lines."""
-    already = f"{waiting} repeat{'s' if waiting != 1 else ''} in the queue already" if waiting else ""
+    already = f"{counted(waiting, 'repeat')} in the queue already" if waiting else ""
     listed = [
         f"  {repeat.runs} x {repeat.card[:8]} promise {repeat.gain:.2g}, {repeat.settles}"
         f" | {one_line(rows[repeat.card]['hypothesis'] or 'no hypothesis')}"

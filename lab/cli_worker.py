@@ -3,9 +3,8 @@
 import shlex
 import sys
 from argparse import ArgumentTypeError
-from typing import Any
 
-from lab.brief import DATA_NOTE, number, one_line
+from lab.brief import DATA_NOTE, counted, number, one_line
 from lab.cli import Arguments, answer, arg, command
 from lab.cli_read import TRACK
 from lab.index import Index
@@ -57,14 +56,14 @@ def _when(watch: Watch) -> str:
     """How far it is to the next time."""
     never = "never" if watch.every == 0 else f"every {watch.every}"
     since = f"after its last run here, {watch.since[:8]}" if watch.since else "here, where it has not run"
-    experiments = f"{watch.recorded} experiment{'s' if watch.recorded != 1 else ''}"
+    experiments = counted(watch.recorded, "experiment")
     return f"champion {watch.node.card[:8]}, {experiments} {since}; the sentinel runs {never}"
 
 
 def found_text(found: Found, watch: Watch) -> str:
     """What the repeat told, in one line."""
-    parts: list[Any] = [f"{number(found.result)} where {number(found.expected)} ± {found.sd:.2g} was expected"]
-    parts.append(f"z {found.z:+.1f}")
+    expected = f"{number(found.expected)} ± {found.sd:.2g}"
+    parts = [f"{number(found.result)} where {expected} was expected", f"z {found.z:+.1f}"]
     if found.speed is not None:
         parts.append(f"{found.speed:.0%} of its usual speed")
     if found.off and not found.drifted:

@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 from lab.belief import Belief, Node
 from lab.effects import LOOKS, NEGLIGIBLE, Effect, chances, seen_as
+from lab.settings import Settings
 
-TRUE, FALSE = 0.99, 0.05
+TRUE, FALSE = Settings().confirm_probability, Settings().refute_probability  # whatever a project sets
 ENOUGH = 0.5  # the chance of being settled from which repeats are planned
 MAX_RUNS = 16  # for one keep: beyond, the runs are better spent on new ideas
 SMALL_WEIGHT = 0.01  # parts of a distribution that matter less are not looked at

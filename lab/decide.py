@@ -15,8 +15,9 @@ from typing import Any
 from lab.belief import Belief, Verdict
 from lab.brief import number, one_line, signed
 from lab.findings import repeats_needed
-from lab.schema import Card, finite
+from lab.schema import Card, finite, metric_value
 from lab.settings import Settings
+from lab.stats import gain
 
 # What to do about a crash, by the kind of error: (action, git action).
 CRASHES = {
@@ -57,7 +58,7 @@ def decide(
     """
     metric = values.get("metric") or "val_bpb"
     results = values["results"]
-    value = finite(results.get(metric))
+    value = metric_value(values)
     base = {"champion": best["id"] if best else None}
     if belief:
         base |= {"noise": belief.noise.sd, "noise_basis": belief.noise.basis}
@@ -69,9 +70,10 @@ def decide(
     stderr = belief.noise.sd * math.sqrt(2) if belief and belief.noise.sd and delta is not None else None
     if value is None:
         found = _crash(values.get("error"), same_error, settings)
-    elif not known or values.get("track") is None:
-        why = "the commons could not be read: compared with nothing"
-        found = _told("inconclusive", why if not known else "the run names no track to compare it on", "replicate")
+    elif not known:
+        found = _told("inconclusive", "the commons could not be read: compared with nothing", "replicate")
+    elif values.get("track") is None:
+        found = _told("inconclusive", "the run names no track to compare it on", "replicate")
     elif best is None:
         found = _told("keep", "first result of its track: the baseline", "promote")
     elif belief is None or belief.champion is None:
@@ -132,9 +134,8 @@ def _ruled(
     verdict: Verdict, belief: Belief, parent: str | None, settings: Settings, value: float, again: bool
 ) -> tuple[str, str, str]:
     """(status, action, why) of a verdict."""
-    gains = verdict.expected < 0 if belief.direction == "min" else verdict.expected > 0
     worth = verdict.repeat_pays > settings.repeat_worth
-    if gains:
+    if gain(verdict.expected, belief.direction) > 0:
         return "keep", "replicate" if worth else "promote", "a gain is to be expected"
     if worth:
         return "inconclusive", "replicate", "no gain is to be expected, but one more run may show one"
@@ -168,7 +169,7 @@ def _has(decision: Card, *names: str) -> bool:
 def packet(card: Card) -> list[str]:
     """The decision of a card in at most fifteen lines, for an agent's context; what is unknown is left out."""
     decision, results, error = card["decision"] or {}, card["results"], card["error"]
-    value, metric = finite(results.get(card["metric"])), one_line(card["metric"], 30)
+    value, metric = metric_value(card), one_line(card["metric"], 30)
     lines = [f"card {card['id']}: {card['status']}"]
     if card["hypothesis"]:
         lines.append(f"  idea       | {one_line(card['hypothesis'])}")

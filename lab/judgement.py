@@ -6,11 +6,10 @@
 
 A track's newest runs and its best and newest kept ones stand for all of it: what was tried and dropped hundreds of
 runs ago says next to nothing about today's champion, and a verdict must not wait for it. `everything` takes all.
-Not covered: what to do about a verdict (`lab/decide.py`), how it is told (`lab/board.py`).
+Not covered: what to do about a verdict (`lab/decide.py`), how it is told (`lab/cli_judge.py`).
 """
 
 import json
-import re
 from typing import Any
 
 from lab.belief import Belief, as_json, believe, from_json
@@ -34,33 +33,25 @@ EVIDENCE = (
     "id, timestamp, status, quarantined, metric, result, direction, edit_key, train_sha256, commit_id, parent_commit, "
     "champion, seed, machine, hypothesis, preset, device, confirmed, tokens_per_second"
 )
-_COUNTS = f"track = ? AND {VALID} AND status != 'retracted'"
 
 
 def evidence(index: Index, track: str | None, everything: bool = False) -> list[Row]:
     """The runs of a track that a belief rests on, oldest first: those of one metric and direction, the newest's."""
+    chosen = f"SELECT {EVIDENCE} FROM cards WHERE track = ? AND {VALID} AND status != 'retracted'"
     if everything:
-        rows = index.rows(f"SELECT {EVIDENCE} FROM cards WHERE {_COUNTS} ORDER BY timestamp, id", track)
+        rows = index.rows(f"{chosen} ORDER BY timestamp, id", track)
     else:
-        order = (
-            "DESC" if index.row(f"SELECT 1 FROM cards WHERE {_COUNTS} AND direction = 'max' LIMIT 1", track) else "ASC"
-        )
-        parts = (
-            ("", "timestamp DESC", RECENT),
-            ("AND status = 'keep'", "timestamp DESC", KEPT),
-            ("AND status = 'keep'", f"result {order}", KEPT),
-        )
-        found = {}
-        for where, by, limit in parts:
-            for row in index.rows(
-                f"SELECT {EVIDENCE} FROM cards WHERE {_COUNTS} {where} ORDER BY {by} LIMIT ?", track, limit
-            ):
-                found[row["id"]] = row
-        keys = {row["edit_key"] for row in found.values() if row["status"] == "keep" and row["edit_key"]}
-        marks = ", ".join("?" * len(keys))
-        for row in index.rows(f"SELECT {EVIDENCE} FROM cards WHERE {_COUNTS} AND edit_key IN ({marks})", track, *keys):
-            found[row["id"]] = row
-        rows = sorted(found.values(), key=lambda row: (row["timestamp"], row["id"]))
+        order = "DESC" if index.row(f"{chosen} AND direction = 'max' LIMIT 1", track) else "ASC"
+        kept = f"{chosen} AND status = 'keep' ORDER BY"
+        found = [
+            *index.rows(f"{chosen} ORDER BY timestamp DESC LIMIT ?", track, RECENT),
+            *index.rows(f"{kept} timestamp DESC LIMIT ?", track, KEPT),
+            *index.rows(f"{kept} result {order} LIMIT ?", track, KEPT),
+        ]
+        keys = {row["edit_key"] for row in found if row["status"] == "keep" and row["edit_key"]}
+        found += index.rows(f"{chosen} AND edit_key IN ({', '.join('?' * len(keys))})", track, *keys)
+        once = {row["id"]: row for row in found}
+        rows = sorted(once.values(), key=lambda row: (row["timestamp"], row["id"]))
     if not rows:
         return []
     kind = rows[-1]["metric"], rows[-1]["direction"]
@@ -105,7 +96,7 @@ def _elsewhere(index: Index, track: str, metric: str) -> list[float]:
             "AND result != 0 AND quarantined IS NULL AND status != 'retracted' ORDER BY timestamp DESC LIMIT ?",
             row["track"], metric, ELSEWHERE_RUNS,
         )  # fmt: skip
-    return [(row["delta"] if row["direction"] == "min" else -row["delta"]) / abs(row["result"]) for row in found]
+    return [-gain(row["delta"], row["direction"]) / abs(row["result"]) for row in found]
 
 
 def challengers(index: Index, track: str | None, limit: int = 10) -> list[Row]:
@@ -126,7 +117,7 @@ def challengers(index: Index, track: str | None, limit: int = 10) -> list[Row]:
         verdict = belief.verdict(None, node.parent, node)
         if verdict:
             rows.append(
-                _row(index, node.card)
+                row_of(index, node.card)
                 | {"probability": verdict.better, "expected": verdict.expected, "expected_sd": verdict.sd,
                    "runs": len(node.runs), "repeat_pays": verdict.repeat_pays}
             )  # fmt: skip
@@ -142,7 +133,7 @@ def findings(index: Index, track: str | None, limit: int = 100) -> list[Finding]
     chosen.sort(key=lambda node: node.alone[0] - (node.from_parent or node.alone)[0])
     settings = judging(index.knowledge)
     found = [
-        judged(belief, node, {run: _row(index, run) for run in node.runs}, settings) for node in chosen[: 2 * limit]
+        judged(belief, node, {run: row_of(index, run) for run in node.runs}, settings) for node in chosen[: 2 * limit]
     ]
     return sorted(found, key=lambda finding: (-gain(finding.expected, belief.direction), finding.card))[:limit]
 
@@ -168,34 +159,10 @@ def lineages(index: Index, track: str | None, limit: int = 3) -> list[Row]:
     tips = {node.card for node in kept} - {node.parent for node in kept}
     found = []
     for node in sorted((node for node in kept if node.card in tips), key=lambda node: node.mean)[:limit]:
-        steps, root = 0, node
-        while root.parent is not None:
-            root, steps = belief.nodes[root.parent], steps + 1
-        (mean, _), (start, _) = belief.value(node.card), belief.value(root.card)
-        found.append(_row(index, node.card) | {"mean": mean, "gained": mean - start, "steps": steps})
+        line = belief.line(node.card)
+        mean, start = belief.value(node.card)[0], belief.value(line[-1])[0]
+        found.append(row_of(index, node.card) | {"mean": mean, "gained": mean - start, "steps": len(line) - 1})
     return found
-
-
-def failures(index: Index, track: str | None) -> list[Row]:
-    """Crashes of one kind that say the same, numbers aside, twice or more: times, kind, summary, id of the newest."""
-    groups: dict[str, list[Row]] = {}
-    for row in index.rows(
-        "SELECT id, error_kind, error_summary, hypothesis FROM cards WHERE track IS ? AND status = 'crash' "
-        "ORDER BY timestamp DESC LIMIT ?", track, RECENT,
-    ):  # fmt: skip
-        said = row["error_summary"] or row["hypothesis"] or "no error noted"
-        groups.setdefault(f"{row['error_kind']} {re.sub('[0-9]+', '#', said)}", []).append(row | {"said": said})
-    clusters = [
-        {
-            "times": len(rows),
-            "kind": rows[0]["error_kind"] or "unknown",
-            "id": rows[0]["id"],
-            "summary": rows[0]["said"],
-        }
-        for rows in groups.values()
-        if len(rows) > 1
-    ]
-    return sorted(clusters, key=lambda row: (-row["times"], row["id"]))
 
 
 def advice(belief: Belief, champion: Row | None) -> list[str]:
@@ -210,7 +177,7 @@ def advice(belief: Belief, champion: Row | None) -> list[str]:
     return told or ["none: new ideas tell more than another repeat"]
 
 
-def _row(index: Index, card: str) -> Row:
+def row_of(index: Index, card: str) -> Row:
     """A card's row, with its changes as the card has them."""
     row = index.row(f"SELECT {SHOWN}, machine FROM cards WHERE id = ?", card) or {}
     changes = index.rows("SELECT name, old, new FROM changes WHERE card = ?", card)

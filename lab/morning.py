@@ -9,26 +9,25 @@ session, or that begins before 1971. What is believed is as of now, with every r
 Not covered: how it is told (`lab/report.py`), what to do next (`lab/steps.py`), pictures (`lab/library.py`).
 """
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from lab import facts
-from lab.belief import Belief, Node
+from lab.belief import Belief
+from lab.brief import TIMED
 from lab.errors import SettingError
 from lab.findings import judged
 from lab.ideas import read
 from lab.index import Index
-from lab.judgement import SHOWN, VALID, Row, challengers, findings, judgement, lineages, transfer
+from lab.judgement import SHOWN, VALID, Row, challengers, findings, judgement, lineages, row_of, transfer
 from lab.novelty import SAME_IDEA_THRESHOLD, outcome, similarity
 from lab.schema import STATUSES, finite
 from lab.settings import Settings, judging
 from lab.stats import gain
 from lab.waiting import WAITING_NEEDS, failures, waiting
 
-TIMED = "1971"  # cards of ledgers without times are older (docs/protocol.md)
 LONGEST_SECONDS = 1e9  # of a run: thirty years, a slip of the pen
 TRACKS = 6  # told; the rest is counted
 FAILED_NOW, FAILED_BEFORE = 100, 500  # failed runs that are compared as ideas
@@ -157,20 +156,15 @@ def _progress(index: Index, track: str, belief: Belief | None, best: Row | None,
     found["claimed"] = finite(better(row["result"] for row in kept) - better(row["result"] for row in before))
     ids = {row["id"] for row in before}
     nodes = [node for node in belief.nodes.values() if ids.intersection(node.runs)] if belief else []
-    last = _node(belief, best["id"])
+    last = belief.by_run().get(best["id"]) if belief else None
     if belief and last and nodes:
         first = min(nodes, key=lambda node: node.mean)
         (mean, sd), (now, sd_now) = belief.value(first.card), belief.value(last.card)
         found["champion"] = best | {"mean": finite(now), "sd": finite(sd_now)}
-        found["start"] = _row(index, first.card) | {"mean": finite(mean), "sd": finite(sd)}
+        found["start"] = row_of(index, first.card) | {"mean": finite(mean), "sd": finite(sd)}
         # The two share what lies below both in the tree: apart they vary less than this, never more.
         found |= {"expected": finite(now - mean), "sd": finite(math.hypot(sd, sd_now)) if first != last else 0.0}
     return found
-
-
-def _node(belief: Belief | None, run: str) -> Node | None:
-    """The configuration that a run is of."""
-    return next((node for node in belief.nodes.values() if run in node.runs), None) if belief else None
 
 
 def _settled(index: Index, belief: Belief | None, start: str, ids: set[str], settings: Settings) -> list[Row]:
@@ -184,7 +178,7 @@ def _settled(index: Index, belief: Belief | None, start: str, ids: set[str], set
     for node in belief.nodes.values():
         touched = (ids if len(node.runs) > 1 else stood_up).union(stood_up).intersection(node.runs)
         if touched and node.from_parent:
-            finding = judged(belief, node, {run: _row(index, run) for run in node.runs}, settings)
+            finding = judged(belief, node, {run: row_of(index, run) for run in node.runs}, settings)
             found.append(finding._asdict())
     found.sort(key=lambda row: (-gain(row["expected"], belief.direction), row["card"]))
     return found
@@ -197,13 +191,6 @@ def _near(index: Index, tracks: Iterable[str]) -> list[Row]:
     return sorted(near, key=lambda row: (row["repeats"], -row["probability"], row["card"]))
 
 
-def _row(index: Index, card: str) -> Row:
-    """A card's row, with its changes as the card has them."""
-    row = index.row(f"SELECT {SHOWN}, machine FROM cards WHERE id = ?", card) or {}
-    changes = index.rows("SELECT name, old, new FROM changes WHERE card = ?", card)
-    return row | {"config_diff": {row["name"]: [json.loads(row["old"]), json.loads(row["new"])] for row in changes}}
-
-
 def _ways(index: Index, belief: Belief | None, ends: Iterable[Row | None]) -> list[Row]:
     """The champion and the other ends of lines of work: rows with mean, gained and steps since the baseline.
 
@@ -212,28 +199,21 @@ def _ways(index: Index, belief: Belief | None, ends: Iterable[Row | None]) -> li
     """
     if belief is None:
         return []
-    nodes = [node for end in ends if end and (node := _node(belief, end["id"]))]
+    of_run = belief.by_run()
+    nodes = [of_run[end["id"]] for end in ends if end and end["id"] in of_run]
     known: set[str] = set()
     found = []
     for end in list(dict.fromkeys(node.card for node in nodes))[:WAYS]:
-        way = _way(belief, end)
+        way = belief.line(end)
         shared = [card for card in way[:-1] if card in known]
         known = known or set(way)
         steps = [(step.expected, card) for card in way if card not in shared and (step := belief.step(card))]
         steps.sort(key=lambda step: -gain(step[0], belief.direction))
         mean, start = belief.value(end)[0], belief.value(way[-1])[0]
-        largest = [_row(index, card) | {"expected": finite(expected)} for expected, card in steps[:LARGEST]]
+        largest = [row_of(index, card) | {"expected": finite(expected)} for expected, card in steps[:LARGEST]]
         counted = {"mean": finite(mean), "gained": finite(mean - start), "steps": len(way) - 1, "shared": len(shared)}
-        found.append(_row(index, end) | counted | {"largest": largest})
+        found.append(row_of(index, end) | counted | {"largest": largest})
     return found
-
-
-def _way(belief: Belief, card: str) -> list[str]:
-    """The cards from this one back to the baseline."""
-    way = [card]
-    while (parent := belief.nodes[way[-1]].parent) is not None:
-        way.append(parent)
-    return way
 
 
 def _again(index: Index, track: str, runs: Sequence[Row]) -> list[Row]:
@@ -297,7 +277,7 @@ def _spent(runs: Sequence[Row], settings: Settings) -> Row:
 
 def _per_gain(belief: Belief | None, track: str | None, runs: Sequence[Row], confirmed: Sequence[Row]) -> Row:
     """{confirmed_gain: on the way to the busiest track's champion, hours_per_thousandth of it}, None where unknown."""
-    way = _way(belief, belief.champion) if belief and belief.champion else []
+    way = belief.line(belief.champion) if belief and belief.champion else []
     gains = [gain(row["expected"], belief.direction) for row in confirmed if belief and row["card"] in way]
     total = finite(sum(gains))
     hours = _hours(run for run in runs if run["track"] == track)

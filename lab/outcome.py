@@ -17,13 +17,14 @@ from lab.errors import CardError, LabError, StoreError
 from lab.facts import champion
 from lab.index import Index
 from lab.judgement import judgement
+from lab.runs import signature
 from lab.schema import MAX_LOSS_CURVE_POINTS, Card, complete
 from lab.settings import Settings, judging
 from lab.store import dump_json, read_json, replace
 
 TAIL_LINES = 20
 MAX_LINE_CHARACTERS = 400
-RECENT_CRASHES = 20  # runs among which a crash like this one is looked for
+RECENT = 20  # runs among which a crash like this one is looked for
 
 # What start.json keeps for this machine alone.
 _NOT_FOR_THE_CARD = ("timestamp", "pid", "argv", "phase", "knowledge_dir")
@@ -76,11 +77,10 @@ def compared(index: Index, values: Card) -> Card:
         raise CardError(f"champion {best['id']} of the track measures {best['metric']}")
     alike = 0
     if error:
-        alike = len(index.rows(
-            "SELECT 1 FROM (SELECT * FROM cards WHERE track IS ? ORDER BY timestamp DESC LIMIT ?) "
-            "WHERE error_kind = ? AND error_summary = ?",
-            track, RECENT_CRASHES, error["kind"], error["summary"],
-        ))  # fmt: skip
+        recent = "SELECT id, status FROM cards WHERE track IS ? ORDER BY timestamp DESC LIMIT ?"
+        crashed = [row["id"] for row in index.rows(recent, track, RECENT) if row["status"] == "crash"]
+        mine = signature({"hypothesis": None} | values)
+        alike = sum(signature(index.read(other)) == mine for other in crashed)
     return decide(values, judgement(index, track), best, judging(index.knowledge), same_error=alike)
 
 

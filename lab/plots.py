@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lab.brief import signed
+from lab.brief import counted, signed
 from lab.canvas import (
     CRASHED,
     FAINT,
@@ -25,7 +25,6 @@ from lab.canvas import (
     QUIET,
     RETRACTED,
     columns,
-    counted,
     drawable,
     headline,
     label,

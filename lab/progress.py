@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lab.brief import number, one_line
+from lab.brief import counted, number, one_line
 from lab.canvas import (
     CRASHED,
     FAINT,
@@ -22,7 +22,6 @@ from lab.canvas import (
     QUIET,
     RETRACTED,
     columns,
-    counted,
     drawable,
     headline,
     label,
@@ -34,6 +33,7 @@ from lab.canvas import (
 from lab.cards import order
 from lab.errors import SettingError
 from lab.schema import Card, metric_value
+from lab.stats import NORMAL_95
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -127,7 +127,8 @@ def _draw_band(axes: Axes, band: Sequence[tuple[float, float]], count: int) -> N
         raise ValueError(f"the band has {len(band)} places for {count} experiments")
     # Before the first result nothing is known of a champion: no band there.
     known = [(m, sd) if abs(m) < MAX_DRAWN and sd < MAX_DRAWN else (math.nan, math.nan) for m, sd in band]
-    x, low, high = range(1, count + 1), [m - 1.96 * sd for m, sd in known], [m + 1.96 * sd for m, sd in known]
+    low, high = ([mean + side * NORMAL_95 * sd for mean, sd in known] for side in (-1, 1))
+    x = range(1, count + 1)
     axes.fill_between(x, low, high, step="post", color=KEPT, alpha=0.16, linewidth=0, label="champion, 95%", zorder=1)
 
 

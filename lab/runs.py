@@ -134,16 +134,8 @@ def _evidence(run: Run) -> dict[str, Any]:
     """A run as a belief takes it."""
     card = run.card
     names = (
-        "id",
-        "timestamp",
-        "status",
-        "quarantined",
-        "edit_key",
-        "train_sha256",
-        "parent_commit",
-        "seed",
-        "hypothesis",
-    )
+        "id", "timestamp", "status", "quarantined", "edit_key", "train_sha256", "parent_commit", "seed", "hypothesis",
+    )  # fmt: skip
     return {name: card[name] for name in names} | {
         "result": run.value,
         "commit_id": card["commit"],
@@ -203,8 +195,8 @@ def findings(runs: Iterable[Run]) -> list[list[Run]]:
 
 def crashes(runs: Iterable[Run]) -> list[list[Run]]:
     """The crashes with one kind of error that said the same, numbers aside, together; the most frequent first."""
-    groups = _grouped((run for run in runs if run.card["status"] == "crash"), _signature)
-    return sorted(groups, key=lambda group: (-len(group), _signature(group[0].card)))
+    groups = _grouped((run for run in runs if run.card["status"] == "crash"), signature)
+    return sorted(groups, key=lambda group: (-len(group), signature(group[0].card)))
 
 
 def error_of(card: Card) -> tuple[str, str]:
@@ -214,9 +206,10 @@ def error_of(card: Card) -> tuple[str, str]:
     return error.get("kind") or "unknown", one_line(said, 120)
 
 
-def _signature(card: Card) -> str:
+def signature(card: Card) -> str:
+    """What crashes that are alike have in common: the kind of error and what it said, numbers aside."""
     kind, said = error_of(card)
-    return f"{kind} {re.sub(r'[0-9]+', '#', said)}"
+    return f"{kind} {re.sub(r'[0-9]+([.][0-9]+)?', '#', said)}".casefold()
 
 
 def _most_tries(group: Sequence[Run]) -> tuple[int, float]:

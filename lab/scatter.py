@@ -18,8 +18,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from lab.belief import MIN_STEPS, QUARTER_OF_NORMAL, Belief, believe
+from lab.brief import counted
 from lab.novelty import SAME_IDEA_THRESHOLD, similarity
-from lab.stats import MIN_PAIRS, counts, median
+from lab.stats import MIN_PAIRS, counts, magnitude
 
 MAX_COMPARED = 300  # the newest so many ideas are compared with each other
 MAX_MATES = 50  # earlier runs of the same champion that a run is paired with
@@ -135,7 +136,7 @@ def weigh(rows: Sequence[Row], direction: str, sigma: float | None = None) -> tu
     `sigma` is the noise where somebody knows it.
     """
     results = [row["result"] for row in rows if counts(row)]
-    scale = abs(median(results)) or median([abs(value) for value in results if value] or [0.0]) if results else 0.0
+    scale = magnitude(results)
     again, late = of_repeats(rows), of_late_runs(rows)
     if sigma is not None:
         belief = _believe(rows, direction, sigma, scale, sigma)
@@ -168,7 +169,7 @@ def _interval(again: Look, late: Look, results: Sequence[float]) -> tuple[float 
         return again.low, high, "a model of all runs, within what repeats and late runs allow"
     if again.behind >= MIN_PAIRS and again.low:
         return again.low, again.high, "the repeats"
-    few = f"{again.behind} repeat{'s' * (again.behind != 1)} (3 would do)" if again.behind else "nothing repeats"
+    few = f"{counted(again.behind, 'repeat')} ({MIN_PAIRS} would do)" if again.behind else "nothing repeats"
     return again.low, None, f"{few}, and {late.behind} late runs are too few or too equal"
 
 

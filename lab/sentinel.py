@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lab.belief import Belief, Node
+from lab.belief import MIN_STEPS, Belief, Node
 from lab.brief import one_line
 from lab.cards import card_path, new_id
 from lab.errors import LabError, SettingError, StoreError
@@ -32,9 +32,9 @@ from lab.sweep import fresh_seeds
 
 DRIFT_SDS = 3.0  # standard deviations of a new run that a repeat of the champion may be off
 SLOW_SHARE = 0.9  # of the champion's usual tokens per second here; less is a throttled or a shared device
-# What must stand behind the noise before it tells a drift: repeats beyond the first of a configuration, or else so many
-# configurations that their scatter tells. An assumption about the noise convicts nobody.
-MIN_REPEATS, MIN_CONFIGURATIONS = 2, 20
+# What must stand behind the noise before it tells a drift: repeats beyond the first of a configuration, or else steps
+# enough for their scatter to tell. An assumption about the noise convicts nobody.
+MIN_REPEATS = 2
 TAGS = "replicate,sentinel"
 
 Row = dict[str, Any]
@@ -204,7 +204,7 @@ def judge(watch: Watch, card: Card) -> Found:
     machines = (belief.repeats.between_machines or 0.0) if elsewhere else 0.0
     spread = (noise**2 + sd**2 + machines**2) ** 0.5
     ledger = belief.repeats
-    measured = ledger.runs - ledger.configurations >= MIN_REPEATS or len(belief.nodes) >= MIN_CONFIGURATIONS
+    measured = ledger.runs - ledger.configurations >= MIN_REPEATS or len(belief.nodes) > MIN_STEPS
     speed = finite(card["results"].get("tokens_per_second"))
     usual = median(watch.speeds) if watch.speeds else None
     share = speed / usual if speed and usual else None

@@ -27,6 +27,7 @@ UNKNOWN_PRESET_RELATIVE = {"val_bpb": 0.001}  # a mean over a million tokens; of
 UNKNOWN_RELATIVE = 0.005
 MIN_PAIRS = 3  # of runs that share a seed, before repeats of one seed count as more than one look
 MAX_PAIRED = 50  # runs of one configuration that are paired with each other
+NORMAL_95 = 1.96  # standard deviations on either side of the mean that hold 95%
 SATURATED_RUNS, SATURATED_KEPT = 5, 1
 UNDER_EXPLORED_RUNS = 2
 
@@ -156,3 +157,9 @@ def median(values: Sequence[float]) -> float:
     """The middle value. The standard library's statistics would cost a reading command 15 ms to import."""
     ordered, middle = sorted(values), len(values) // 2
     return ordered[middle] if len(values) % 2 else ordered[middle - 1] / 2 + ordered[middle] / 2
+
+
+def magnitude(values: Sequence[float]) -> float:
+    """How far from zero values are: their median, or the median of the others where that is 0; 0 without any."""
+    others = [abs(value) for value in values if value]
+    return (abs(median(values)) or median(others)) if others else 0.0

@@ -8,7 +8,7 @@ Not covered: where the facts come from (`lab/morning.py`), which repeats change 
 import re
 from typing import Any
 
-from lab.brief import escaped
+from lab.brief import counted, escaped
 from lab.decide import DOING
 from lab.stats import UNDER_EXPLORED_RUNS, gain
 
@@ -64,10 +64,10 @@ def _settle(found: Row) -> Row | None:
     near = [row["repeats"] for row in found["near"] if row["repeats"] <= NEAR_REPEATS and row["row"]["track"] == track]
     waits = sum(row["action"] == "replicate" and row["track"] == track for row in found["waiting"])
     budget = min(max(sum(near[:NEAR_FINDINGS]), waits), 2 * NEAR_REPEATS)
-    told = [_n(waits, "run") + " worth a repeat"] if waits else []
-    told += [f"{_n(len(near), 'finding')} that a few repeats would settle"] if near else []
+    told = [counted(waits, "run") + " worth a repeat"] if waits else []
+    told += [f"{counted(len(near), 'finding')} that a few repeats would settle"] if near else []
     return {
-        "text": f"Spend {_n(budget, 'repeat')} where they change most: {', '.join(told)}",
+        "text": f"Spend {counted(budget, 'repeat')} where they change most: {', '.join(told)}",
         "command": f"uv run commons.py sweep-confirm --budget {budget}{_on_track(found)}",
     } if told else None  # fmt: skip
 
@@ -92,8 +92,9 @@ def _combine(found: Row) -> Row | None:
 
 
 def _ask_first(found: Row) -> Row | None:
+    ideas = counted(len(found["again"]), "idea")
     return {
-        "text": f"Have agents ask before they run: {_n(len(found['again']), 'idea')} failed that had failed before",
+        "text": f"Have agents ask before they run: {ideas} failed that had failed before",
         "command": 'uv run commons.py check --description "..."',
     } if found["again"] else None  # fmt: skip
 
@@ -114,7 +115,3 @@ def _on_track(found: Row) -> str:
     """The option that names the busiest track where there are others; a name that a shell would read is left out."""
     name = found["tracks"][0]["track"]
     return f" --track {name}" if len(found["tracks"]) > 1 and re.fullmatch(r"[A-Za-z0-9][\w./:-]*", name) else ""
-
-
-def _n(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"

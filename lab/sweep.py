@@ -68,8 +68,8 @@ def spend(belief: Belief, runs: Iterable[Row], budget: int, waiting: Sequence[st
     best = belief.nodes[belief.champion]
     confirmed = {row["id"] for row in runs if row["confirmed"]}
     decisions = sorted(_decisions(belief, best, confirmed), key=_at_stake, reverse=True)[:MAX_DECISIONS]
-    stands_for = {run: node.card for node in belief.nodes.values() for run in node.runs}
-    planned = Counter(stands_for[run] for run in waiting if run in stands_for)
+    of_run = belief.by_run()
+    planned = Counter(of_run[run].card for run in waiting if run in of_run)
     known = cache(lambda number, child, mother: _worth(decisions[number], child, mother, belief.variance))
 
     def worth(number: int, one_more: str = "") -> float:
@@ -107,20 +107,13 @@ def _settled(card: str, decisions: list[_Decision], best: Node) -> str:
 
 def _decisions(belief: Belief, best: Node, confirmed: set[str]) -> Iterator[_Decision]:
     """Everything that can be decided on the track: edits that the champion is made of, and what may replace it."""
-    line = set(_line(belief, best))
+    line = set(belief.line(best.card))
     for node in belief.nodes.values():
         if node.card in line:
             if node.parent and node.from_parent and not confirmed.intersection(node.runs):
                 yield _edit(belief, node, node.parent, node.from_parent)
         else:
             yield _challenger(belief, node, best)
-
-
-def _line(belief: Belief, node: Node | None) -> Iterator[str]:
-    """The cards that the champion came from, itself first."""
-    while node:
-        yield node.card
-        node = belief.nodes.get(node.parent or "")
 
 
 def _edit(belief: Belief, node: Node, parent: str, mother: tuple[float, float]) -> _Decision:

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from lab.brief import escaped, number, one_line, signed, time_is_unknown
+from lab.brief import counted, escaped, number, one_line, signed, time_is_unknown
 from lab.cards import load_cards, order
 from lab.errors import SettingError, StoreError
 from lab.notes import load_notes
@@ -83,7 +83,8 @@ def meta_report(cards: Iterable[Card], notes: Iterable[Card]) -> str:
     runs = as_runs(cards)
     tracks = by_track(runs)
     sessions = {card["session"] for card in cards if card["session"]}
-    lines = ["# What is known", "", f"{_counts(runs)} {_n(len(sessions), 'session')}, {_n(len(tracks), 'track')}.", ""]
+    size = f"{counted(len(sessions), 'session')}, {counted(len(tracks), 'track')}"
+    lines = ["# What is known", "", f"{_counts(runs)} {size}.", ""]
     champion_lines = [f"- {escaped(track)}: {_progress(of_track)}" for track, of_track in tracks]
     lines += _section("## Champions", _cut(champion_lines, "tracks"))
     for track, of_track in tracks[:TOP_TRACKS]:
@@ -111,7 +112,7 @@ def open_questions(cards: Iterable[Card], notes: Iterable[Card]) -> list[str]:
         count, kept = len(of_category), sum(run.kept for run in of_category)
         if 0 < count <= UNDER_EXPLORED_RUNS and name != "other":
             promise = f"{kept} of them kept, promising" if kept else "too few to tell"
-            questions.append(f"category {name}: {_n(count, 'experiment')} only, {promise}")
+            questions.append(f"category {name}: {counted(count, 'experiment')} only, {promise}")
     untried = [name for name, of_category in by_category(runs).items() if not of_category and name != "other"]
     return questions + ([f"never tried: {', '.join(untried)}"] if runs and untried else [])
 
@@ -138,10 +139,6 @@ def _bullets(texts: list[str]) -> list[str]:
     return _cut([f"- {escaped(text, 240)}" for text in texts])
 
 
-def _n(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
 def _counts(runs: Sequence[Run]) -> str:
     counts = Counter(run.card["status"] for run in runs)
     suspect = sum(bool(run.card["quarantined"]) for run in runs)
@@ -149,7 +146,7 @@ def _counts(runs: Sequence[Run]) -> str:
     parts += [f"{suspect} of them suspect"] if suspect else []
     times = [run.card["timestamp"][:10] for run in runs if not time_is_unknown(run.card["timestamp"])]
     when = f" From {times[0]} to {times[-1]}." if times else ""
-    return f"{_n(len(runs), 'experiment')}: {', '.join(parts) or 'no cards yet'}.{when}"
+    return f"{counted(len(runs), 'experiment')}: {', '.join(parts) or 'no cards yet'}.{when}"
 
 
 def _progress(of_track: Sequence[Run]) -> str:
@@ -161,12 +158,12 @@ def _progress(of_track: Sequence[Run]) -> str:
     metric, better = escaped(first.card["metric"]), "lower" if first.card["direction"] == "min" else "higher"
     said = f"{metric} ({better} is better): {number(first.value)} at the start ({first.card['id'][:12]})"
     if last is first:
-        return f"{said}; nothing has beaten it in {_n(len(of_track) - 1, 'further experiment')}."
+        return f"{said}; nothing has beaten it in {counted(len(of_track) - 1, 'further experiment')}."
     gained = (last.value or 0.0) - (first.value or 0.0)
     sd, basis = track_noise(of_track)
     return (
         f"{said}, {number(last.value)} at best ({last.card['id'][:12]}): {signed(gained)} "
-        f"in {_n(len(path) - 1, 'step')} of {_n(len(of_track), 'experiment')}. "
+        f"in {counted(len(path) - 1, 'step')} of {counted(len(of_track), 'experiment')}. "
         f"Noise between repeats: {number(sd)} ({basis})."
     )
 
@@ -190,7 +187,7 @@ def _steps(runs: Iterable[Run], most: int) -> list[str]:
 def _dead_ends(of_track: Sequence[Run], near: Sequence[Run]) -> list[str]:
     lines = []
     for name, groups in dead_ends(of_track, near).items():
-        lines.append(f"- **{name}** ({_n(sum(map(len, groups)), 'run')})")
+        lines.append(f"- **{name}** ({counted(sum(map(len, groups)), 'run')})")
         lines += [f"  {_failed(group)}" for group in groups[: TOP // 2]]
         lines += [f"  - and {len(groups) - TOP // 2} more"] if len(groups) > TOP // 2 else []
     return lines
@@ -229,7 +226,7 @@ def _findings(runs: Sequence[Run]) -> list[str]:
         where, tried = ({run.hardware for run in some} for some in (held, group))
         deltas = ", ".join(signed(run.delta) for run in group[:5])
         more = f", and {len(group) - 5} more" if len(group) > 5 else ""
-        told = f" on {len(where)} of {_n(len(tried), 'kind')} of hardware" if kinds > 1 else ""
+        told = f" on {len(where)} of {counted(len(tried), 'kind')} of hardware" if kinds > 1 else ""
         lines.append(f"- {deltas}{more}{told} `{held[0].card['id'][:12]}` {escaped(change(held[0].card))}")
     return _cut(lines)
 

@@ -307,3 +307,21 @@ def test_of_more_tracks_than_are_asked_every_clone_asks_the_same(tmp_path):
         if card["track"] == "other 0" or card["id"] == name(2):
             ask(tmp_path / "other", judgement, "t")
     assert ask(tmp_path / "one", judgement, "t") == ask(tmp_path / "other", judgement, "t")
+
+
+# What keeps failing.
+
+
+def test_challengers_lists_the_crashes_that_say_the_same_twice_or_more(knowledge):
+    error = {"kind": "oom", "phase": "train", "summary": "", "tail": []}
+    said = ("tried 2 GiB", "tried 33 GiB", "gone", "tried 4 GiB")
+    fill(knowledge, [run(20 + n, None, "crash", error=error | {"summary": text}) for n, text in enumerate(said)])
+    command = [sys.executable, "commons.py", "challengers", "--json", "--knowledge-dir", str(knowledge)]
+    out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert json.loads(out)["failures"] == [{"times": 3, "kind": "oom", "summary": "tried 4 GiB", "id": name(23)}]
+
+
+def test_a_line_of_work_goes_back_to_the_baseline(knowledge):
+    belief = ask(knowledge, judgement, "t")
+    assert belief.line(name(7)) == [name(7), name(5), name(1)]
+    assert belief.by_run()[name(6)] is belief.nodes[name(5)]  # another run of its edit

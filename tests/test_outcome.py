@@ -6,9 +6,11 @@ from decimal import Decimal
 
 import pytest
 
+from lab.cards import add_card
 from lab.errors import DataError, DeviceError, DivergedError, SettingError, StoreError
-from lab.outcome import Terminated, classify, make_error, plain, record, summarise_error, thin
-from lab.schema import ERROR_KINDS
+from lab.index import Index
+from lab.outcome import Terminated, classify, compared, make_error, plain, record, summarise_error, thin
+from lab.schema import ERROR_KINDS, complete
 from lab.store import write_new
 
 
@@ -108,3 +110,20 @@ def test_a_run_is_recorded_once_whoever_comes_first(tmp_path):
     assert (first["id"], first["status"], first["error"]["kind"]) == ("a" * 12, "crash", "timeout")
     assert first["artifacts"] == {"files": ["start.json"]}
     assert not {"pid", "argv", "phase", "knowledge_dir"} & set(first)
+
+
+def crash(number, summary, kind="oom"):
+    """A card of the run of this number, which crashed saying this."""
+    return complete(
+        {"id": f"{number:012x}", "timestamp": f"2026-01-01T00:00:{number:02d}.000Z", "status": "crash", "track": "t",
+         "results": {}, "error": make_error(kind, "train", summary, [])}
+    )  # fmt: skip
+
+
+def test_crashes_that_differ_in_numbers_alone_are_alike(tmp_path):
+    for number, summary in enumerate(("tried 2.00 GiB", "tried 3.50 GiB", "the tensor is on two devices")):
+        add_card(tmp_path, crash(number, summary))
+    add_card(tmp_path, crash(8, "tried 2.00 GiB", "exception"))
+    with Index(tmp_path) as index:
+        third, other = (compared(index, crash(9, said))["decision"]["reason"] for said in ("tried 16 GiB", "gone"))
+    assert (third, other) == ("crashed alike 3 times: oom", "crashed: oom")

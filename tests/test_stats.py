@@ -19,6 +19,7 @@ from lab.stats import (
     configuration,
     counts,
     gain,
+    magnitude,
     median,
     noise_prior,
     repeats,
@@ -238,3 +239,10 @@ def test_median(values):
 
 def test_the_median_of_huge_values():
     assert median([1.5e308, 1.7e308]) == 1.6e308
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"), [([], 0.0), ([0.0, 0.0], 0.0), ([-3.0, -1.0, 5.0], 1.0), ([0.0, 0.0, 0.0, -2.0, 4.0], 3.0)]
+)
+def test_how_far_from_zero_values_are(values, expected):
+    assert magnitude(values) == expected
