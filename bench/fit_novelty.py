@@ -1,6 +1,6 @@
 """Where the weights of `lab/likeness.py` come from: a logistic regression on labelled pairs of ideas.
 
-    uv run bench/fit_novelty.py                     how well it does on quarters that it was not fitted to, and the table
+    uv run bench/fit_novelty.py                     how well it does on quarters it was not fitted to, and the table
     uv run bench/fit_novelty.py --pairs FILE        other pairs (columns same, kind, a, b)
 
 Half of the labelled pairs are one idea; of a night's runs hardly any are. So neighbours, ideas of different pairs that

@@ -286,11 +286,7 @@ def _action(change: Change, verb: str) -> str:
         if new != 0 and change.old != 0:
             return "raise" if new > change.old else "lower" if new < change.old else "set"
         return "remove" if new == 0 else "add"
-    if (
-        new == 0
-        and ("decay" not in change.subject or "wd" in change.subject)
-        and verb in ("", "set", "lower", "add")
-    ):
+    if new == 0 and ("decay" not in change.subject or "wd" in change.subject) and verb in ("", "set", "lower", "add"):
         return "remove"
     for turned, neutral in ((change.ratio, 1.0), (change.delta, 0.0)):
         if turned is not None and turned != neutral:
@@ -324,7 +320,7 @@ def _valued(change: Change, tokens: Sequence[Token]) -> Change:
             ratio = 1 + token.value if verb != "lower" or token.value < 0 else 1 - token.value
         elif before == "by" and "scale" in change.subject:
             ratio = token.value
-        elif (before == "by" and not swapped) or token.unit == "+" or (turned and counted) or (counted and _adds(tokens, place)):
+        elif (before == "by" and not swapped) or token.unit == "+" or (counted and (turned or _adds(tokens, place))):
             delta = -abs(token.value) if verb == "lower" or token.value < 0 else token.value
         else:
             new.insert(0 if before in ("arrow", "to") and old is not None else len(new), token.value)

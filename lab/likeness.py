@@ -11,7 +11,6 @@ them. Not covered: what it means that an idea was tried (`lab/novelty.py`).
 
 import math
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import NamedTuple
@@ -28,27 +27,24 @@ EXACT, ROUNDED, MEGA = 0.005, 0.03, 0.05  # values are equal within: any; from 1
 # The log odds that two ideas are the same are the sum of weight times evidence. The weights are a logistic regression's
 # on the pairs of tests/data/idea_pairs.tsv (bench/fit_novelty.py fits them, and tells what held-out pairs say).
 WEIGHTS = {
-    "bias": 1.89,  # two ideas with a name in common and nothing against it
-    "share": 0.95,  # of all their names and words, what they share
-    "nothing shared": -1.16,  # and nothing that one says is implied by the other
-    "implied": 0.64,  # nothing shared, but one says what the other implies
-    "left on both": -0.61,  # names and words that only one side has, of the side with fewer
-    "own on both": -0.64,  # the same, where a value that only one side gives counts too
-    "thing left": -0.96,  # a quantity, a part or an optimizer that only one side names
-    "change left": -1.86,  # a second change of another quantity, on one side
-    "value alone": -1.30,  # a value that only one side gives
-    "value against name": -1.41,  # one turns a number, the other has a name of its own: 0.2 to 0.1, cosine
+    "bias": 2.54,  # two ideas with a name in common and nothing against it
+    "nothing shared": -1.57,  # and nothing that one says is implied by the other
+    "own on both": -1.41,  # names, words and a value that only one side has, of the side with fewer
+    "thing left": -1.11,  # a quantity, a part or an optimizer that only one side names
+    "change left": -1.92,  # a second change of another quantity, on one side
+    "value alone": -1.21,  # a value that only one side gives
+    "value against name": -1.31,  # one turns a number, the other has a name of its own: 0.2 to 0.1, cosine
     "thing contrast": -0.62,  # kinds of things of which each side has its own: embedding, lm_head
-    "contrast in frame": -2.61,  # either, as much as the words around are the same
-    "frame": -2.13,  # words in common, where each side has some of its own
-    "one piece apart": -1.44,  # the same sentence around one piece
-    "verbs clash": -2.15,  # verbs say so, or one removes what the other does not
-    "verbs in frame": -2.91,  # the same, as much as the words around are the same
-    "swapped": -0.72,  # A takes the place of B, and B of A; twice where nothing else is said
-    "swapped in frame": -1.11,  # the same, as much as the words around are the same
-    "values agree": 0.70,  # both values of a pair most, a step least
-    "values clash": -4.22,  # each gives a value that the other does not have, or they turn it opposite ways
-    "values in frame": -2.23,  # the same, as much as the words around are the same
+    "contrast in frame": -2.64,  # either, as much as the words around are the same
+    "frame": -2.25,  # words in common, where each side has some of its own
+    "one piece apart": -1.45,  # the same sentence around one piece
+    "verbs clash": -2.07,  # verbs say so, or one removes what the other does not
+    "verbs in frame": -2.73,  # the same, as much as the words around are the same
+    "swapped": -0.66,  # A takes the place of B, and B of A; twice where nothing else is said
+    "swapped in frame": -1.09,  # the same, as much as the words around are the same
+    "values agree": 0.76,  # both values of a pair most, a step least
+    "values clash": -4.10,  # each gives a value that the other does not have, or they turn it opposite ways
+    "values in frame": -2.11,  # the same, as much as the words around are the same
 }
 
 # Names that tell which thing is meant: where each side has one of its own of a kind, two things are meant.
@@ -165,11 +161,11 @@ def evidence(a: str, b: str) -> dict[str, float]:
     thing, aspect = _contrasts(one.names - two.names, two.names - one.names)
     turned, verbs, removal = _directions(one, two)
     agree, clash = (0.0, 1.0) if turned else _values(one, two)
-    swapped = _swapped(one, two) * (1.0 + (Counter(one.order) == Counter(two.order)))
+    swapped = 1.0 + (sorted(one.order) == sorted(two.order)) if _swapped(one, two) else 0.0
     bags = [frozenset(side.order) | side.verbs for side in (one, two)]
     return _subjects(one, two) | {
         "thing contrast": min(thing, 2.0),
-            "contrast in frame": min(thing + aspect, 1.0) * frame,
+        "contrast in frame": min(thing + aspect, 1.0) * frame,
         "frame": frame * bool(bags[0] - bags[1] and bags[1] - bags[0]),
         "one piece apart": _one_piece_apart(one.order, two.order),
         "verbs clash": max(verbs, removal),
@@ -183,13 +179,14 @@ def evidence(a: str, b: str) -> dict[str, float]:
 
 
 def _swapped(one: Sketch, two: Sketch) -> bool:
-    """Whether what takes the other's place, or what stands with what, is the other way round: long first, short last."""
+    """Whether what takes the other's place, or stands with or before what, is the other way round."""
     if one.replaced & (two.names | two.words) and two.replaced & (one.names | one.words):
         return True
-    if any(name in one.names & two.names and _sides(one, name) == _sides(two, name)[::-1] for name in ("before", "after")):
+    related = one.names & two.names & {"before", "after"}
+    if any(_sides(one, name) == _sides(two, name)[::-1] for name in related):
         return True
     regrouped = len(one.groups) == len(two.groups) > 1 and not one.groups & two.groups
-    return regrouped and Counter(one.order) == Counter(two.order)
+    return regrouped and sorted(one.order) == sorted(two.order)
 
 
 def _sides(side: Sketch, relation: str) -> tuple[Names, Names]:
@@ -214,10 +211,7 @@ def _subjects(one: Sketch, two: Sketch) -> dict[str, float]:
     implied = not common and bool(excusing) and min(left) < 0.5 and max(left) < 1
     return {
         "bias": 1.0,
-        "share": common / (common + sum(left)) if common else 0.0,
         "nothing shared": float(not common and not implied),
-        "implied": min(excusing, 1.0) * implied,
-        "left on both": min(*left, 2.0),
         "own on both": min(*(rest + VALUE_ALONE * own for rest, own in zip(left, valued, strict=True)), 2.0),
         "thing left": float(any(kind & {"quantity", "part", "optimizer"} for kind in kinds)),
         "change left": float(_other_change(one, two) or _other_change(two, one)),

@@ -12,10 +12,9 @@ from functools import cache
 
 from lab.vocabulary import NUMBER_WORDS
 
-
 _PARTS = {"half": 2, "third": 3, "quarter": 4, "fifth": 5, "sixth": 6, "eighth": 8, "tenth": 10, "sixteenth": 16}
 _WORDS = "|".join(NUMBER_WORDS)
-_NUMBER = r"(?:\.?\d[\d.,_]*(?:e-?\d+)?(?:\s?%|\s?[kKmM]i?\b)?)"
+_NUMBER = r"(?:\.?\d(?:[\d.,_]*\d)?(?:e-?\d+)?(?:\s?%|\s?[kKmM]i?\b)?)"
 _COUNT = rf"(?:\d[\d.]*|\.\d+|{_WORDS})"
 
 
@@ -136,18 +135,22 @@ RULES: tuple[tuple[str, str, str | Callable[[re.Match[str]], str]], ...] = (
     (", but", r"(?:,| but)+ not (?:the |in |on |with |just |only |for )*(?=[a-z])(?![^,;]*,)", " instead "),
     ("replac supplant place", r"(?<=\w )(?:replac(?:es|ing)|supplant(?:s|ing)|tak(?:es|ing) the place of)"
      r"\b(?![^;]*\b(?:with|by)\b)", " instead "),
-    ("from -> to", rf"\b(?:from )?(\w+) ({_NUMBER})(?: and|,)? (\w+) ({_NUMBER}) ?(?:->|to) ?\1 ({_NUMBER})(?: and|,)? "
+    ("from ->", rf"\b(?:from )?(\w+) ({_NUMBER})(?: and|,)? (\w+) ({_NUMBER}) ?(?:->|to) ?\1 ({_NUMBER})(?: and|,)? "
      rf"\w+ ({_NUMBER})", r"\1 \2 -> \5; \3 \4 -> \6"),
     # Where a schedule starts and where it ends.
-    ("start begin", rf"\b(?:start|begin)\w* (?:with |at |from |on |training )*([^;,]*?{_NUMBER})(?: tokens?)?(?:,? and| then|,)+ (?:then )?(?:grow|ris"
-     rf"|ramp|increas|go|mov|switch|decay|fall|drop|shrink|end)\w* (?:up |down |out )?(?:to|at) (?:the )?(?:full )?({_NUMBER})",
+    ("start begin",
+     rf"\b(?:start|begin)\w* (?:with |at |from |on |training )*([^;,]*?{_NUMBER})(?: tokens?)?(?:,? and| then|,)+ "
+     r"(?:then )?(?:grow|ris|ramp|increas|go|mov|switch|decay|fall|drop|shrink|end)\w* (?:up |down |out )?"
+     rf"(?:to|at) (?:the )?(?:full )?({_NUMBER})",
      r" \1 -> \2 "),
-    ("to", r"\b(instead of|rather than|not) (?:decay\w*|go\w*|anneal\w*|fall\w*|cool\w*) (?:all the way )?(?:down )?to "
+    ("instead rather not",
+     r"\b(instead of|rather than|not) (?:decay\w*|go\w*|anneal\w*|fall\w*|cool\w*) (?:all the way )?(?:down )?to "
      r"(?:zero|0|nothing)\b", " instead 0 "),
     ("decay", rf"\bdecay\w* (?:only )?(?:for|over|during|in|across) (?:only )?(?:the )?(?:last|final) ({_NUMBER})"
      r"(?: of (?:the )?(?:training|run|steps))?", r" warmdown \1 "),
     ("warmdown", r"\b(?:last|final) half\b", " 50% "),
-    ("learn", rf"\blearn\w*\b([^;,]*?)\b({_NUMBER}x|twice|half) (?:faster|slower|as fast|the rate|the speed)",
+    ("faster slower speed",
+     rf"\blearn\w*\b([^;,]*?)\b({_NUMBER}x|twice|half) (?:faster|slower|as fast|the rate|the speed)",
      r" lr \1 \2 "),
     ("rate", rf"\bat ({_NUMBER}x|twice|half) (?:the |its |their )?(?:rate|speed)\b", r" lr \1 "),
     ("model stream", r"\b(?:as wide as|the width of) (?:the )?(?:model|residual stream|stream)\b", " expansion "),
@@ -193,8 +196,10 @@ RULES: tuple[tuple[str, str, str | Callable[[re.Match[str]], str]], ...] = (
     ("before", r"\((\d+) before\)", r"(was \1)"),
     ("head", r"(?<=\band )head\b(?!s| dim| size)|\bthe head\b(?!s| dim| size)", " lm_head "),
     ("head", r"\b(?:each|every)(?: attention)? head(?:'s)?\b(?! ?(?:dim|channel|size|width))", " per head "),
-    ("peak maximum initial", rf"^((?!.*\b(?:start|begin|warm|ris))[^;,]*?)(?:\b(?:finish|end|land|bottom)\w*(?: out)? )?\b(?:to|at) ({_NUMBER}) "
-     r"of (?:the |its )?(?:peak|max(?:imum)?|initial)(?: lr| learning rate)?\b", r"\1 final lr \2 "),
+    ("peak maximum initial",
+     rf"^((?!.*\b(?:start|begin|warm|ris))[^;,]*?)(?:\b(?:finish|end|land|bottom)\w*(?: out)? )?"
+     rf"\b(?:to|at) ({_NUMBER}) of (?:the |its )?(?:peak|max(?:imum)?|initial)(?: lr| learning rate)?\b",
+     r"\1 final lr \2 "),
     ("token", r"(\d\w*)[- ]tokens? (?:rows?|sequences?|context)\b", r" sequence length \1 "),
     ("row", r"\brows of (\d\w*)(?: tokens?)?\b", r" sequence length \1 "),
     ("wider narrower", r"\bwider (?=[\w ]*\b(?:init|std)\b)", "larger "),

@@ -12,7 +12,7 @@ Not covered: how ideas are compared and judged (`lab/novelty.py`).
 import json
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -215,12 +215,7 @@ def _constants(source: bytes) -> dict[str, list[str]]:
 def _embedded(embedder: str, texts: Sequence[str]) -> WordSimilarity:
     """A word similarity that is the cosine of the vectors of an embedder. SettingError when it gives none."""
     unique = list(dict.fromkeys(" ".join(text.split()) for text in texts))
-    function = _function(embedder)
-    try:
-        vectors = [[float(value) for value in vector] for vector in function(unique)]
-    except Exception as error:  # it is the user's own code, and may fail in any way
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise SettingError(f"embedder {embedder!r} failed: {reason}; mend it, or leave the setting out") from error
+    vectors = _vectors(embedder, unique)
     if len(vectors) != len(unique) or len({len(vector) for vector in vectors}) > 1:
         raise SettingError(
             f"embedder {embedder!r} made {len(vectors)} vectors of {len(unique)} texts; one of equal length each"
@@ -229,14 +224,19 @@ def _embedded(embedder: str, texts: Sequence[str]) -> WordSimilarity:
     return lambda a, b: _cosine(by_text[a], by_text[b]) if a in by_text and b in by_text else 0.0
 
 
-def _function(embedder: str) -> Callable[[list[str]], Sequence[Sequence[float]]]:
+def _vectors(embedder: str, texts: list[str]) -> list[list[float]]:
+    """What the embedder "module:function" makes of the texts. SettingError when it cannot be loaded, or fails."""
     module, _, name = embedder.partition(":")
+    fault, advice = "cannot be loaded", "give module:function"
     try:
         function = getattr(import_module(module), name)
-    except Exception as error:  # the user's module runs here
-        raise SettingError(f"embedder {embedder!r} cannot be loaded: {error}; give module:function") from error
-    found: Callable[[list[str]], Sequence[Sequence[float]]] = function
-    return found
+        fault, advice = "failed", "mend it, or leave the setting out"
+        return [[float(value) for value in vector] for vector in function(texts)]
+    # The one place where foreign code runs, a user's module: whatever it raises is a setting that is wrong, told in a
+    # line. What is not an Exception, such as Ctrl-C, goes on its way.
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise SettingError(f"embedder {embedder!r} {fault}: {reason}; {advice}") from error
 
 
 def _cosine(a: Sequence[float], b: Sequence[float]) -> float:

@@ -1,7 +1,8 @@
 """The words of the field, as data: what people call the parts and the numbers of a small GPT and its training.
 
 `BASE` and `COMPOUND` are read by `lab/ideas.py`. A line is `name: what it is also called > what it implies`. A name
-implies what may be said beside it without changing the idea: SwiGLU is an activation, in the MLP. Names of one section
+implies what may be said beside it without changing the idea: SwiGLU is an activation, in the MLP. Names of one \
+section
 exclude each other where the section's title ends in `!`: GELU is not SiLU. `COMPOUND` is written in names of `BASE`.
 Not covered: words that are not here are themselves what an idea is about.
 """
@@ -9,7 +10,8 @@ Not covered: words that are not here are themselves what an idea is about.
 # Numbers that are turned, and what is counted: adding layers is raising the depth.
 BASE = """
 # quantity!
-lr: lr, all rate, every rate, all learning rate, learning rate, learn rate, lrs, learningrate, rate of learning, step size
+lr: lr, all rate, every rate, all learning rate, learning rate, learn rate, lrs, learningrate, rate of learning, \
+step size
 wd: wd, weight decay, weightdecay, l2 penalty, l2 regularization, decoupled weight decay, l2 reg, wds > \
 regularization decay
 batch: batch, bs, batch size, batchsize, total batch, total batch size, global batch, global batch size, bsz, tokens \
@@ -29,7 +31,8 @@ width: width, model dim, d model, n embd, n embed, embedding dim, embedding dime
 model dimension, dim, dimension, embed dim, residual width, channel width, embd dim, embedding size, residual dim, \
 residual stream width, dmodel, embedding width, hidden width, hidden dim, d_model, channels of model, hidden state \
 size, model channel, wide, model size > model network channel size
-aspect: aspect ratio, width to depth, aspect, width depth ratio, width to depth ratio, width per layer, width per layer of depth, \
+aspect: aspect ratio, width to depth, aspect, width depth ratio, width to depth ratio, width per layer, width per \
+layer of depth, \
 dim per layer, width per depth, width is > model width depth
 headdim: head dim, head size, head dimension, dim per head, head width, d head, hd, per head dim, headdim, width of \
 head, channel per head, head channel, head_size, dim of head, dims per head, attention head of width, head of width, \
@@ -55,7 +58,8 @@ logit, capping, logit clamp, clamp logit, squash, soft clamp > logit tanh output
 init: init, initialization, initialize, initialisation, initializ, initialise, initial weight, weight init, initial \
 scale, initial std, initial, initialised to, initial value, initialiser, initializer, at init, initialised at, init \
 value > std scale weight begin zero
-clip: clip, clamp gradient norm, clamp gradient, cap gradient norm, cap on gradient norm, cap gradient, clipped, clip grad norm, gradient norm clip, grad norm clip, max norm, max grad norm, gradclip, clip \
+clip: clip, clamp gradient norm, clamp gradient, cap gradient norm, cap on gradient norm, cap gradient, clipped, \
+clip grad norm, gradient norm clip, grad norm clip, max norm, max grad norm, gradclip, clip \
 norm, global norm clip, gradient norm, clip norm of gradient, grad norm clipping, norm clipping, clip grad norm to, \
 clip threshold, clip at global norm > gradient norm global threshold model
 dropout: dropout, drop out, randomly zero, zero out randomly, randomly drop > random
@@ -101,7 +105,8 @@ output layer, unemb, head matrix, final projection, unembedding matrix, vocab pr
 output matrix head, final linear, logit head, vocab head, prediction head, output logit layer > output cproj
 ve: ve, value embedding, value embed, value emb, ves, val emb, value embeds, v embed, value embedding table > \
 attention
-posemb: position embedding, absolute position, learned absolute position, positional embedding, learned position, wpe, pos emb, positional encoding, pos embed, \
+posemb: position embedding, absolute position, learned absolute position, positional embedding, learned position, \
+wpe, pos emb, positional encoding, pos embed, \
 position encoding, learned position embedding, learned positional embedding, absolute position embedding > position \
 learned
 bigram: bigram, bigram embedding, bigram hash, bigram hash embedding, hashed bigram, token pair embedding, bigram \
@@ -367,7 +372,8 @@ cproj
 tokenshift: token shift, tokenshift, smear, smear gate, previous token mix, shift token, smearing, shifted token, \
 token smear, token mixing, token mix, time shift, time mix, mix previous token, mix in previous token > token gate \
 input previoustoken embedding
-conv: conv, canon, canon style, convolution, short conv, causal conv, depthwise conv, short convolution, conv1d, depthwise causal conv, \
+conv: conv, canon, canon style, convolution, short conv, causal conv, depthwise conv, short convolution, conv1d, \
+depthwise causal conv, \
 depthwise convolution, causal convolution, depthwise causal convolution, 1d conv, short causal conv, causal conv1d, \
 depthwise conv1d, depthwise causal conv1d, canon layer > width
 hyper: hyper connection, hyperconnection, hyper connections, mhc, hyperconnections, multi stream residual > resid
@@ -408,7 +414,8 @@ hash: hash, hashed
 mup: mup, mu p, maximal update, parametrization, parameterization, maximal update parametrization, maximal update \
 parameterization, mup scaling, u p, coordinate check > width lr scale
 flops: flop
-attnscale: attention scale, sm scale, sm, softmax scale, attention temperature, softmax temperature, attention logit scale, attn \
+attnscale: attention scale, sm scale, sm, softmax scale, attention temperature, softmax temperature, attention \
+logit scale, attn \
 temp, scale attention logit, qk scale, per head temperature, qk temperature, attention sharpness, query scale, scale \
 on query, attention multiplier, learned temperature, sharpness, qk logit scale, scale on qk logit, temperature per \
 head, softmax temperature per head, scale per head on qk > attention scale softmax temperature query key
@@ -443,7 +450,8 @@ from
 wallclock: wall clock, wallclock, elapsed time, elapsed second, wall time, clock time, time based, elapsed
 ropecache: rope cache, rotary cache, rotary precompute, precompute, precomputed, cos sin cache, rope table, rope \
 buffer, rotary buffer > rope
-state: state, moments, optimizer moment, optimizer moments, buffer, momentum buffer, moment buffer, optimizer state > momentum
+state: state, moments, optimizer moment, optimizer moments, buffer, momentum buffer, moment buffer, optimizer state \
+> momentum
 previoustoken: previous token, prior token, preceding token, last token's > tokenshift
 swa: swa, stochastic weight average, stochastic weight averag, checkpoint average, checkpoint averag, average \
 checkpoint, averag checkpoint, average last checkpoint, checkpoint soup, model soup, weight soup, uniform weight \
@@ -572,7 +580,8 @@ before: before, ahead of, prior to, in front, in front of, prior, preceding, pre
 after: after, behind, following, follow up, downstream of, post, subsequent
 # contrast f!
 learned: learned, learnable, trainable, learn, learnt, trained parameter
-frozen: frozen, stop updating, not updated, never update, no update, freeze, freezing, fixed not trained, not learned, untrained, non trainable, stop training, without \
+frozen: frozen, stop updating, not updated, never update, no update, freeze, freezing, fixed not trained, not \
+learned, untrained, non trainable, stop training, without \
 gradient
 # contrast g!
 sequential: sequential, sequentially
@@ -800,7 +809,8 @@ NUMBER_WORDS = {
 # Words that say nothing of an idea.
 STOPWORDS = frozenset(
     """
-entirely completely altogether fully outright on over onto upon not a an the of in for at its it is are be been this that these those so then also just our my we
+entirely completely altogether fully outright on over onto upon not a an the of in for at its it is are be been
+this that these those so then also just our my we
 i per each as into between across via through slightly bit little much only very currently current new now version
 let should would could can may might if whether which what who how does do did has had was were will there here
 default previous old existing plain standard simple usual instead rather than while both during training train

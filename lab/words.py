@@ -12,10 +12,22 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from functools import cache, lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
 from lab.rewrites import rewritten
-from lab.vocabulary import ALIASES, BASE, COMPARATIVES, COMPOUND, FACTORS, NUMBER_WORDS, REMARKS, STOPWORDS, TOGETHER, VERBS
+from lab.vocabulary import (
+    ALIASES,
+    BASE,
+    COMPARATIVES,
+    COMPOUND,
+    FACTORS,
+    NUMBER_WORDS,
+    REMARKS,
+    STOPWORDS,
+    TOGETHER,
+    VERBS,
+)  # fmt: skip
 
 MAX_CHARACTERS = 1000
 MIN_FUZZY_LETTERS = 6  # shorter words are too often one letter from another word: later, layer
@@ -239,8 +251,11 @@ def _named(raw: list[Token]) -> list[Token]:
                 size, token = instead, Token("instead", "instead")
         found += [token] if token else _single(raw[place], words[place])
         place += size
-    found = [token for n, token in enumerate(found) if not (token.kind == "to" and n and found[n - 1].kind == "instead")]
-    return _compounds(_zeros(_counted(_without_one(found))))
+    # "Rather than to zero": what is replaced is no goal.
+    told = [
+        token for before, token in pairwise([Token("", ""), *found]) if (before.kind, token.kind) != ("instead", "to")
+    ]
+    return _compounds(_zeros(_counted(_without_one(told))))
 
 
 def _without_one(tokens: list[Token]) -> list[Token]:

@@ -106,6 +106,7 @@ def test_the_loop_that_agents_are_told_to_run(shell) -> None:
     assert "lesson        | what it teaches" in shell(show).stdout
 
 
+@pytest.mark.timeout(300)  # some of them train
 def test_every_other_command(shell) -> None:
     lines = [line for line in dict.fromkeys(commands(README)) if line != "uv run pytest"]
     assert len(lines) >= 10

@@ -86,7 +86,8 @@ def test_a_fraction_is_one_number_however_it_is_written(text):
         ("halve the batch", 0.5), ("cut batch in half", 0.5), ("batch 2x smaller", 0.5), ("batch x0.5", 0.5),
         ("reduce batch by a factor of 2", 0.5), ("batch 524288 -> 262144", 0.5), ("double the batch", 2.0),
         ("raise lr by 10%", 1.1), ("10% lower lr", 0.9), ("+10% lr", 1.1), ("lr 2-fold", 2.0),
-        ("quarter the batch", 0.25),
+        ("quarter the batch", 0.25), ("lr quadrupled", 4.0), ("lr divided by two", 0.5), ("lr up by a quarter", 1.25),
+        ("two and a half times the lr", 2.5), ("0.8 of the present lr", 0.8), ("lr 0.2 reduced by a half", 0.5),
     ],
 )  # fmt: skip
 def test_a_step_is_a_ratio(text, ratio):
@@ -95,6 +96,25 @@ def test_a_step_is_a_ratio(text, ratio):
 
 def test_a_number_of_layers_more_is_a_difference():
     assert only("add two layers").delta == only("2 extra layers").delta == only("depth 8 -> 10").delta == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "old", "new"),
+    [
+        ("muon momentum 0.95 up by 0.02", 0.95, 0.97), ("lr 0.06 where it was 0.04", 0.04, 0.06),
+        ("lr down to 0.03, currently 0.04", 0.04, 0.03), ("half of the lr's usual 0.04", 0.04, 0.02),
+        ("lr 0.5 rather than at 0.6", 0.6, 0.5), ("replace the softcap of 15 by one of 30", 15, 30),
+        ("eps of ten to the minus five, was 1e-8", 1e-8, 1e-5), ("half a million tokens per step", None, 2**19),
+    ],
+)  # fmt: skip
+def test_a_value_is_what_it_was_or_what_it_becomes(text, old, new):
+    change = only(text)
+    assert (change.old, change.new[0]) == (pytest.approx(old), pytest.approx(new))
+
+
+def test_names_mean_one_thing_together_wherever_they_stand():
+    assert only("let the gate of the value embedding read 64 channels").subject == {"gatechannel"}
+    assert only("share the weights of wte and lm_head").subject >= {"tying"}
 
 
 def test_values_and_directions_of_several_changes_stay_apart():
