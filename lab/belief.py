@@ -43,13 +43,15 @@ LEAST = 1e-9  # a variance, or a precision, below which nothing can be told
 class Node(NamedTuple):
     """A configuration (`lab.stats.configuration`): the card that stands for it, its first kept run or else its first.
 
-    `parent` stands for the configuration it was edited from. `mean` and `variance` are of its true value; `alone` and
-    `from_parent` are (mean, variance) of its own value and its parent's as known without the step between them.
+    `made` has machine and seed of each of its runs. `parent` stands for the configuration it was edited from. `mean`
+    and `variance` are of its true value; `alone` and `from_parent` are (mean, variance) of its own value and its
+    parent's as known without the step between them.
     """
 
     key: str
     card: str
     runs: tuple[str, ...]
+    made: tuple[tuple[str | None, int | None], ...]
     parent: str | None
     kept: bool
     mean: float
@@ -133,10 +135,13 @@ class Belief(NamedTuple):
         here = commits.get((row["commit_id"] or "")[:7]) if row["edit_key"] else None
         return None, here or commits.get((row["parent_commit"] or "")[:7]) or self.champion
 
-    def verdict(self, result: float | None, parent: str | None, node: Node | None = None) -> Verdict | None:
+    def verdict(
+        self, result: float | None, parent: str | None, node: Node | None = None, run: Row | None = None
+    ) -> Verdict | None:
         """A new run with this result of a new edit of `parent`, or of `node` that is known, against the champion.
 
-        Without a result it is what is known of `node`. None when there is no champion, or `node` is the champion.
+        `run` tells its machine and seed: a repeat of a seed is no second look. Without a result it is what is known of
+        `node`. None when there is no champion, or `node` is the champion.
         """
         if self.champion is None or (node and node.card == self.champion):
             return None
@@ -144,7 +149,8 @@ class Belief(NamedTuple):
         start = self.nodes.get(parent or "", best)
         mother = (start.mean, start.variance) if node is None else node.from_parent
         looks = [node.alone] if node else []
-        looks += [(self.inside(result), self.variance)] if result is not None else []
+        weight = self._weight(node, run) if run else 1.0
+        looks += [(self.inside(result), self.variance / weight)] if result is not None and weight else []
         precision = sum(1 / variance for _, variance in looks)
         child, variance = sum(mean / spread for mean, spread in looks) / precision, 1 / precision
         if mother and start.card == best.card:
@@ -161,6 +167,16 @@ class Belief(NamedTuple):
         expected, _ = mean_and_variance(step)
         again = promise(step, self.variance) - max(0.0, -expected)
         return self._verdict(step)._replace(repeat_pays=again / new_idea if new_idea > 0 else 0.0)
+
+    def _weight(self, node: Node | None, run: Row) -> float:
+        """How much one more run tells of a configuration: 1 for a new seed on the usual machine, 0 for nothing new."""
+        ledger, name = self.repeats, run["machine"]
+        other = min((ledger.between_machines or 0.0) / self.unit, FARTHEST) ** 2 / self.variance
+        foreign = other if name is not None and name != ledger.main_machine else 0.0
+        same = node.made.count((name, run["seed"])) if node and run["seed"] is not None else 0
+        share = ledger.seed_share
+        after = 1 / (share + (1 - share) / (same + 1) + foreign)
+        return after - 1 / (share + (1 - share) / same + foreign) if same else after
 
     def step(self, card: str, looks: Sequence[tuple[float, float]] | None = None) -> Verdict | None:
         """What an edit did to the configuration it was made from; None for a baseline.
@@ -195,13 +211,14 @@ def _inside(value: float, centre: float, unit: float, direction: str) -> float:
 
 
 def believe(
-    rows: Iterable[Row], direction: str, prior: float, elsewhere: Sequence[float] = (), sd: float | None = None
-) -> Belief | None:
+    rows: Iterable[Row], direction: str, prior: float, elsewhere: Sequence[tuple[float, float]] = (),
+    sd: float | None = None,
+) -> Belief | None:  # fmt: skip
     """The posterior of a track from its runs; None where no run has a result, or nothing tells the scale of noise.
 
-    `prior` is the noise to expect, relative to the metric. `elsewhere` are effects on other tracks, relative to the
-    metric and negative where they improved it. `sd` is the noise in the metric where it is known: then it is not
-    estimated.
+    `prior` is the noise to expect, relative to the metric. `elsewhere` are effects on other tracks, negative where they
+    improved the metric, each with the standard deviation of what was seen; both relative to the metric. `sd`
+    is the noise in the metric where it is known: then it is not estimated.
     """
     seen = [row for row in sorted(rows, key=lambda row: (row["timestamp"], row["id"])) if counts(row)]
     if not seen:
@@ -213,7 +230,7 @@ def believe(
         return None
     ledger = repeats(seen)
     tree = _Tree(seen, ledger, centre, unit, direction)
-    tree.fit([effect / prior for effect in elsewhere], None if sd is None else (sd / unit) ** 2)
+    tree.fit([(effect / prior, noise / prior) for effect, noise in elsewhere], None if sd is None else (sd / unit) ** 2)
     given, sd = sd is not None, _number(math.sqrt(tree.variance) * unit)
     scatter = f"the scatter of {len(seen)} runs" if len(tree.parent) > MIN_STEPS else ""
     edits = "one edit" if ledger.configurations == 1 else f"{ledger.configurations} edits"
@@ -274,8 +291,10 @@ def from_json(values: list[Any]) -> Belief:
 
 
 def _node(values: Any) -> Node:
-    key, card, runs, parent, kept, mean, variance, alone, from_parent = values
-    return Node(key, card, tuple(runs), parent, kept, mean, variance, tuple(alone), from_parent and tuple(from_parent))
+    node = Node(*values)
+    made = tuple((name, seed) for name, seed in node.made)
+    mother = node.from_parent and (node.from_parent[0], node.from_parent[1])
+    return node._replace(runs=tuple(node.runs), made=made, alone=(node.alone[0], node.alone[1]), from_parent=mother)
 
 
 class _Tree:
@@ -346,7 +365,7 @@ class _Tree:
             if kept:
                 last_kept = node
 
-    def fit(self, elsewhere: Sequence[float], variance: float | None = None) -> None:
+    def fit(self, elsewhere: Sequence[tuple[float, float]], variance: float | None = None) -> None:
         """Learn the effects, and the noise where its variance is not given, and find the posterior."""
         if variance is None and self.freedom >= ENOUGH_REPEATS:
             variance = (PRIOR_RUNS + self.squares) / (PRIOR_RUNS + self.freedom)
@@ -423,11 +442,15 @@ class _Tree:
         messages[step] = (precision, lean)
         self.total[end] = (total[0] + precision - before[0], total[1] + lean - before[1])
 
-    def _learn(self, elsewhere: Sequence[float], multiples: Sequence[float]) -> None:
+    def _learn(self, elsewhere: Sequence[tuple[float, float]], multiples: Sequence[float]) -> None:
         """Fit the prior of effects to all steps, and where it is wanted the noise, to the repeats too."""
         found = [apart for node in range(len(self.parent)) if (apart := self.apart(node))]
         steps = [(child[0] - mother[0], child[1] + mother[1], 1.0) for child, mother in found[-MAX_LEARNT:]]
-        others = [(effect, 2 * self.variance, ELSEWHERE_WEIGHT) for effect in elsewhere if abs(effect) < FARTHEST]
+        others = [
+            (effect, max(noise * noise, LEAST), ELSEWHERE_WEIGHT)
+            for effect, noise in elsewhere
+            if abs(effect) < FARTHEST and noise < FARTHEST
+        ]
         sizes = [abs(seen) for seen, _, _ in steps]
         logs = TYPICAL_WEIGHT * math.log(TYPICAL_GAIN)
         logs += len(sizes) * math.log(max(median(sizes), LEAST)) if sizes else 0.0
@@ -456,6 +479,7 @@ class _Tree:
                     configuration(members[0]),
                     self._card(number),
                     tuple(row["id"] for row in members),
+                    tuple((row["machine"], row["seed"]) for row in members),
                     self._card(parent) if parent >= 0 else None,
                     any(row["status"] == "keep" for row in members),
                     *_normal(self.total[number] if self.total[number][0] > LEAST else own),

@@ -119,5 +119,6 @@ def _first(index: Index, track: str | None) -> Row | None:
 def _crashes(index: Index, track: str | None, limit: int = 5) -> list[Row]:
     """The crashes of late, newest first."""
     return index.rows(
-        f"SELECT {SHOWN} FROM cards WHERE track IS ? AND status = 'crash' ORDER BY timestamp DESC LIMIT ?", track, limit
-    )
+        f"SELECT {SHOWN} FROM cards WHERE track IS ? AND status = 'crash' ORDER BY timestamp DESC, id DESC LIMIT ?",
+        track, limit,
+    )  # fmt: skip

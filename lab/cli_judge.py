@@ -99,8 +99,8 @@ def cmd_challengers(args: Arguments) -> None:
         best = facts.champion(index, track)
         rows = challengers(index, track, args.limit)
         lines_of_descent = lineages(index, track)
-        crashed = f"SELECT {SHOWN} FROM cards WHERE track IS ? AND status = 'crash' ORDER BY timestamp DESC LIMIT ?"
-        clusters = [row for row in failures(index.rows(crashed, track, RECENT)) if row["times"] > 1]
+        crashed = f"SELECT {SHOWN} FROM cards WHERE track IS ? AND status = 'crash' ORDER BY timestamp DESC, id DESC"
+        clusters = [row for row in failures(index.rows(f"{crashed} LIMIT ?", track, RECENT)) if row["times"] > 1]
     found = {"champion": best, "challengers": rows, "lineages": lines_of_descent, "failures": clusters}
     if best is None and not clusters:
         answer(args, found, f"Track | {one_line(track)}\nno kept result yet" if track else nothing_in(args))

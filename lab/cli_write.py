@@ -9,6 +9,7 @@ from lab import facts
 from lab.brief import one_line
 from lab.cards import add_card, by_hand, join, join_run, new_id, pairs, utc_now
 from lab.cli import Arguments, answer, arg, command, print_json
+from lab.decide import packet
 from lab.errors import CardError, SettingError
 from lab.index import Index
 from lab.schema import (
@@ -49,7 +50,7 @@ def cmd_init(args: Arguments) -> None:
     arg("--summary", type=Path, metavar="FILE", help="summary.json of the run, for its results"),
     arg("--log", type=Path, metavar="FILE", help="the run's log: the summary it ends with, or how it crashed"),
     arg("--delta", type=float, help="the metric minus the champion's (default: computed)"),
-    arg("--track", help="what it may be compared with (default: the only track there is, else METRIC-by-hand)"),
+    arg("--track", help="what it may be compared with (default: the only one, if of this metric, else METRIC-by-hand)"),
     arg("--peak-memory", type=float, metavar="MIB"),
     arg("--training-seconds", type=float, metavar="S"),
     arg("--num-steps", type=int, metavar="N"),
@@ -88,7 +89,7 @@ def cmd_write_card(args: Arguments) -> None:
             _require_result(args, values, settings)
             card = add_card(args.knowledge_dir, _compared(index, values, settings))
             index.wrote("cards", card["id"])
-            said = f"wrote card {card['id']}: {card['status']}"
+            said = "\n".join([f"wrote card {card['id']}: {card['status']}", *packet(card)[1:]])
     answer(args, card, said)
 
 
@@ -175,7 +176,9 @@ def _compared(index: Index, values: Card, settings: Settings) -> Card:
     """The values with a track, the decision packet, and what the packet says where it was not given."""
     if "track" not in values:
         tracks = facts.tracks_of(index)
-        values = values | {"track": tracks[0]["track"] if len(tracks) == 1 else by_hand(settings.metric)}
+        best = facts.champion(index, tracks[0]["track"]) if len(tracks) == 1 else None
+        alike = len(tracks) == 1 and (best is None or best["metric"] == settings.metric)
+        values = values | {"track": tracks[0]["track"] if alike else by_hand(settings.metric)}
     best = facts.champion(index, values["track"])
     if best and best["metric"] != settings.metric:
         return values

@@ -105,8 +105,9 @@ def _judged(values: Card, value: float, belief: Belief, settings: Settings) -> C
     """The verdict for a result that can be compared."""
     names = ("id", "edit_key", "train_sha256", "parent_commit", "seed")
     row = {name: values.get(name) for name in names} | {"commit_id": values.get("commit")}
+    row["machine"] = (values.get("platform") or {}).get("machine")
     node, parent = belief.place(row)
-    verdict = belief.verdict(value, parent, node)
+    verdict = belief.verdict(value, parent, node, row)
     if verdict is None or belief.champion is None:  # None where the run repeats the champion
         mean, sd = belief.value(belief.champion or "")
         away = abs(value - mean) / math.hypot(belief.noise.sd or 0.0, sd)

@@ -169,7 +169,7 @@ def dead_ends(index: Index, track: str | None, sd: float | None, limit: int = 10
 def _not_kept(index: Index, track: str | None) -> list[Row]:
     return index.rows(
         f"SELECT {SHOWN} FROM cards WHERE track = ? AND status IN ('revert', 'inconclusive') AND {VALID} "
-        "ORDER BY timestamp DESC LIMIT ?",
+        "ORDER BY timestamp DESC, id DESC LIMIT ?",
         track, CANDIDATES,
     )  # fmt: skip
 
@@ -189,7 +189,7 @@ def suspects(index: Index, track: str | None, limit: int = 5) -> list[Row]:
     """Runs that take no part in verdicts until somebody confirms them, newest first."""
     return index.rows(
         f"SELECT {SHOWN} FROM cards WHERE track = ? AND quarantined IS NOT NULL AND status != 'retracted' "
-        "ORDER BY timestamp DESC LIMIT ?",
+        "ORDER BY timestamp DESC, id DESC LIMIT ?",
         track, limit,
     )  # fmt: skip
 

@@ -20,6 +20,7 @@ from lab.stats import below_zero, gain, noise_prior
 
 Row = dict[str, Any]
 
+MODEL = 2  # another number: what an earlier version computed and kept is computed anew
 RECENT, KEPT = 200, 100
 ENOUGH_PAIRS = 10  # of runs that differ in their seeds: the noise is then known to about a quarter
 ELSEWHERE_TRACKS, ELSEWHERE_RUNS = 20, 50
@@ -36,26 +37,35 @@ EVIDENCE = (
 
 
 def evidence(index: Index, track: str | None, everything: bool = False) -> list[Row]:
-    """The runs of a track that a belief rests on, oldest first: those of one metric and direction, the newest's."""
-    chosen = f"SELECT {EVIDENCE} FROM cards WHERE track = ? AND {VALID} AND status != 'retracted'"
-    if everything:
-        rows = index.rows(f"{chosen} ORDER BY timestamp, id", track)
-    else:
-        order = "DESC" if index.row(f"{chosen} AND direction = 'max' LIMIT 1", track) else "ASC"
-        kept = f"{chosen} AND status = 'keep' ORDER BY"
-        found = [
-            *index.rows(f"{chosen} ORDER BY timestamp DESC LIMIT ?", track, RECENT),
-            *index.rows(f"{kept} timestamp DESC LIMIT ?", track, KEPT),
-            *index.rows(f"{kept} result {order} LIMIT ?", track, KEPT),
-        ]
-        keys = {row["edit_key"] for row in found if row["status"] == "keep" and row["edit_key"]}
-        found += index.rows(f"{chosen} AND edit_key IN ({', '.join('?' * len(keys))})", track, *keys)
-        once = {row["id"]: row for row in found}
-        rows = sorted(once.values(), key=lambda row: (row["timestamp"], row["id"]))
-    if not rows:
+    """The runs of a track that a belief rests on, oldest first: those of one metric and direction.
+
+    It is what most of its newest runs have: one stray card must not turn the track over.
+    """
+    valid = f"FROM cards WHERE track = ? AND {VALID} AND status != 'retracted'"
+    kind = index.row(
+        f"SELECT metric, direction FROM (SELECT metric, direction, timestamp {valid} "
+        "ORDER BY timestamp DESC, id DESC LIMIT ?) "
+        "GROUP BY metric, direction ORDER BY count(*) DESC, max(timestamp) DESC, metric, direction LIMIT 1",
+        track, RECENT,
+    )  # fmt: skip
+    if kind is None:
         return []
-    kind = rows[-1]["metric"], rows[-1]["direction"]
-    return [row for row in rows if (row["metric"], row["direction"]) == kind]
+    chosen = f"SELECT {EVIDENCE} {valid} AND metric = ? AND direction = ?"
+    asked = track, kind["metric"], kind["direction"]
+    if everything:
+        return index.rows(f"{chosen} ORDER BY timestamp, id", *asked)
+    # Equal times and results are told apart by the id: the same window on every machine.
+    order = "DESC" if kind["direction"] == "max" else "ASC"
+    kept = f"{chosen} AND status = 'keep' ORDER BY"
+    found = [
+        *index.rows(f"{chosen} ORDER BY timestamp DESC, id DESC LIMIT ?", *asked, RECENT),
+        *index.rows(f"{kept} timestamp DESC, id DESC LIMIT ?", *asked, KEPT),
+        *index.rows(f"{kept} result {order}, timestamp, id LIMIT ?", *asked, KEPT),
+    ]
+    keys = {row["edit_key"] for row in found if row["status"] == "keep" and row["edit_key"]}
+    found += index.rows(f"{chosen} AND edit_key IN ({', '.join('?' * len(keys))})", *asked, *keys)
+    once = {row["id"]: row for row in found}
+    return sorted(once.values(), key=lambda row: (row["timestamp"], row["id"]))
 
 
 def judgement(index: Index, track: str | None, everything: bool = False) -> Belief | None:
@@ -63,7 +73,7 @@ def judgement(index: Index, track: str | None, everything: bool = False) -> Beli
     if track is None:
         return None
     settings = judging(index.knowledge)
-    name, about = f"belief {track} {everything}", str(settings.noise)
+    name, about = f"belief {track} {everything}", f"{MODEL} {settings.noise}"
     if name not in index.made:
         known = index.recall(name, about)
         if known is None:
@@ -84,19 +94,27 @@ def _judged(index: Index, track: str, everything: bool, noise: float) -> Belief 
     return believe(rows, last["direction"], prior, _elsewhere(index, track, last["metric"]))
 
 
-def _elsewhere(index: Index, track: str, metric: str) -> list[float]:
-    """What edits did on other tracks, as shares of the metric, negative where they improved it."""
+def _elsewhere(index: Index, track: str, metric: str) -> list[tuple[float, float]]:
+    """What edits did on other tracks, negative where they improved the metric, and how sure that is: shares of it.
+
+    A noisy track must not pass for one of large effects: without a standard error its preset's noise counts.
+    """
     tracks = index.rows(
         "SELECT DISTINCT track FROM counts WHERE track IS NOT NULL AND track != ? ORDER BY track", track
     )
     found = []
     for row in tracks[:ELSEWHERE_TRACKS]:
         found += index.rows(
-            "SELECT delta, result, direction FROM cards WHERE track = ? AND metric = ? AND delta IS NOT NULL "
-            "AND result != 0 AND quarantined IS NULL AND status != 'retracted' ORDER BY timestamp DESC LIMIT ?",
+            "SELECT delta, delta_stderr, result, direction, preset, device FROM cards "
+            "WHERE track = ? AND metric = ? AND delta IS NOT NULL AND result != 0 AND quarantined IS NULL "
+            "AND status != 'retracted' ORDER BY timestamp DESC, id DESC LIMIT ?",
             row["track"], metric, ELSEWHERE_RUNS,
         )  # fmt: skip
-    return [-gain(row["delta"], row["direction"]) / abs(row["result"]) for row in found]
+    shares = []
+    for row in found:
+        size, assumed = abs(row["result"]), noise_prior(row["preset"], row["device"], metric) * 2**0.5
+        shares.append((-gain(row["delta"], row["direction"]) / size, (row["delta_stderr"] or 0.0) / size or assumed))
+    return shares
 
 
 def challengers(index: Index, track: str | None, limit: int = 10) -> list[Row]:

@@ -77,7 +77,7 @@ def compared(index: Index, values: Card) -> Card:
         raise CardError(f"champion {best['id']} of the track measures {best['metric']}")
     alike = 0
     if error:
-        recent = "SELECT id, status FROM cards WHERE track IS ? ORDER BY timestamp DESC LIMIT ?"
+        recent = "SELECT id, status FROM cards WHERE track IS ? ORDER BY timestamp DESC, id DESC LIMIT ?"
         crashed = [row["id"] for row in index.rows(recent, track, RECENT) if row["status"] == "crash"]
         mine = signature({"hypothesis": None} | values)
         alike = sum(signature(index.read(other)) == mine for other in crashed)

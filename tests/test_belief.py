@@ -203,7 +203,7 @@ def test_the_scale_of_the_metric_does_not_matter():
 
 def test_it_survives_json():
     rows = [*climb(random.Random(6), 40, machine="m"), row(5000, 3.0, parent_commit="abc", commit_id="def0123456")]
-    belief = believe(rows, "min", PRIOR, [-0.01, 0.002])
+    belief = believe(rows, "min", PRIOR, [(-0.01, 0.001), (0.002, 0.001)])
     again = from_json(json.loads(json.dumps(as_json(belief))))
     assert again == belief
     assert again.verdict(0.99, again.champion) == belief.verdict(0.99, belief.champion)
@@ -394,12 +394,30 @@ def test_another_machine_is_trusted_less_when_machines_differ():
 
 def test_what_edits_did_elsewhere_tells_what_to_expect_here():
     rows = [row(1, 1.0, "keep")]
-    gains = believe(rows, "min", PRIOR, [-0.002] * 60).verdict(0.9985, card(1))
-    nothing = believe(rows, "min", PRIOR, [0.0] * 60).verdict(0.9985, card(1))
+    gains = believe(rows, "min", PRIOR, [(-0.002, 0.0007)] * 60).verdict(0.9985, card(1))
+    nothing = believe(rows, "min", PRIOR, [(0.0, 0.0007)] * 60).verdict(0.9985, card(1))
     assert gains.better > nothing.better + 0.1 and gains.expected < nothing.expected < 0
 
 
+def test_noise_on_other_tracks_is_not_taken_for_effects():
+    chance = random.Random(3)
+    rows = [row(1, 1.0, "keep")] + [row(n, 1.0 + chance.gauss(0.001, 0.001), champion=card(1)) for n in range(2, 30)]
+    alone = believe(rows, "min", PRIOR).verdict(0.9995, card(1))
+    nulls = [(chance.gauss(0, 0.007), 0.007) for _ in range(300)]  # ten times as noisy, and nothing there
+    assert believe(rows, "min", PRIOR, nulls).verdict(0.9995, card(1)).better < alone.better + 0.1
+
+
 # Verdicts.
+
+
+def test_the_same_seed_again_is_no_second_look():
+    rows = [row(1, 1.0, "keep", seed=42, machine="m"), row(2, 0.9995, champion=card(1), seed=42, machine="m")]
+    belief = believe(rows, "min", PRIOR)
+    node = belief.nodes[card(2)]
+    once = belief.verdict(None, card(1), node)
+    again = belief.verdict(0.999, card(1), node, {"seed": 42, "machine": "m"})
+    fresh = belief.verdict(0.999, card(1), node, {"seed": 43, "machine": "m"})
+    assert again == once and fresh.better > once.better
 
 
 def test_verdicts_follow_the_result():
@@ -529,8 +547,11 @@ HOSTILE = st.fixed_dictionaries({
 })  # fmt: skip
 
 
+ELSEWHERE = st.lists(st.tuples(st.floats(-1e308, 1e308), st.floats(0, 1e308)), max_size=3)
+
+
 @settings(max_examples=150, deadline=None)
-@given(st.lists(HOSTILE, max_size=30), st.sampled_from(["min", "max"]), st.lists(st.floats(-1e308, 1e308), max_size=3))
+@given(st.lists(HOSTILE, max_size=30), st.sampled_from(["min", "max"]), ELSEWHERE)
 def test_no_runs_make_it_raise_or_answer_without_a_number(hostile, direction, elsewhere):
     rows = [row(number, None) | values for number, values in enumerate(hostile)]
     check(believe(rows, direction, PRIOR, elsewhere), rows)

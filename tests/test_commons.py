@@ -278,7 +278,10 @@ def test_the_newest_run_of_a_commit_is_meant(run, knowledge):
 def test_a_run_whose_card_is_missing_gets_it_from_its_summary(run, knowledge, tmp_path):
     summary = tmp_path / "summary.json"
     write_new(summary, {"run_id": C, "val_bpb": 0.99, "depth": 8, "track": "t", "artifacts": {"x": 1}})
-    assert run(*WRITE, "--status", "keep", "--summary", summary) == (0, f"wrote card {C}: keep\n", "")
+    code, output, errors = run(*WRITE, "--status", "keep", "--summary", summary)
+    assert (code, errors) == (0, "") and output.startswith(f"wrote card {C}: keep\n")
+    assert "\n  verdict    keep: first result of its track: the baseline\n" in output  # the decision packet
+    assert len(output.splitlines()) <= 15
     assert run(*WRITE, "--status", "keep", "--summary", summary)[1] == f"added to card {C}: keep -> keep\n"
     (card,) = load_cards(knowledge)
     assert (card["run_id"], card["results"]["val_bpb"], card["results"]["depth"], card["track"]) == (C, 0.99, 8, "t")

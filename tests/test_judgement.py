@@ -189,8 +189,25 @@ def test_runs_of_another_metric_are_left_out(knowledge):
     other = {"metric": "loss", "direction": "max", "results": {"loss": 5.0}}
     assert len(ask(knowledge, evidence, "t")) == 9
     add_card(knowledge, run(20, None, "keep") | other)
-    assert [row["id"] for row in ask(knowledge, evidence, "t")] == [name(20)]  # the newest decides
+    assert len(ask(knowledge, evidence, "t")) == 9  # one stray card does not turn the track over
+    assert ask(knowledge, judgement, "t").direction == "min" and ask(knowledge, champion, "t")["metric"] == "val_bpb"
+    for number in range(21, 30):
+        add_card(knowledge, run(number, None, "keep") | other)
+    assert [row["id"] for row in ask(knowledge, evidence, "t")] == [name(number) for number in range(20, 30)]
     assert ask(knowledge, judgement, "t").direction == "max"
+
+
+def test_equal_times_leave_the_same_window_in_whatever_order_the_cards_came(tmp_path):
+    cards = [run(n, 1.0 + n % 7 / 1000, "keep" if n % 50 == 1 else "revert", timestamp="2026-01-01T00:00:00.000Z")
+             for n in range(1, 401)]  # fmt: skip
+    windows = []
+    for place, order in enumerate((cards, cards[::-1])):
+        knowledge = tmp_path / str(place)
+        for half in (order[:200], order[200:]):  # as two merges would bring them
+            fill(knowledge, half)
+            (knowledge / "cards").touch()
+            windows.append([row["id"] for row in ask(knowledge, evidence, "t")])
+    assert windows[1] == windows[3] and len(windows[1]) < 400
 
 
 def long_track(runs=1000, seed=3):

@@ -12,6 +12,7 @@ from pathlib import Path
 if __name__ == "__main__":  # before the rest, so that a run that dies in its first second leaves a card too
     sys.path.append(str(Path(__file__).resolve().parents[2]))  # lab/ is in the root of the repository
     from lab import recorder
+    from lab.decide import packet
 
     run = recorder.start(__file__)
 
@@ -78,6 +79,7 @@ def main() -> None:
     print(f"melements_per_second: {speed.melements_per_second:.3f}")
     print(f"rounds:               {speed.rounds}")
     print(f"card:                 {card['id']} {card['status']}: {card['decision']['reason']}")
+    print("\n".join(packet(card)[1:]))
 
 
 if __name__ == "__main__":
