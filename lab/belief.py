@@ -31,7 +31,8 @@ TYPICAL_WEIGHT = 10  # how many experiments that is worth
 PRIOR_RUNS = 1.0  # how many runs the prior of the noise is worth
 ELSEWHERE_WEIGHT = 0.5  # what an experiment on another track counts
 MAX_LEARNT, MAX_SEARCHED = 400, 100  # the newest so many steps tell the effects, and the noise
-SEARCHES = ((1 / 64, 1 / 16, 1 / 4, 1.0, 4.0, 16.0), (1 / 4, 1.0, 4.0))  # multiples of the variance that are tried
+FINER = (1 / 4, 1.0, 4.0)  # multiples of the variance that are tried once it is known roughly
+MOST_TRIED = 12  # before that
 SEARCH_STEPS = 2  # of EM, to compare them
 ENOUGH_REPEATS = 10  # beyond the first run of each edit: then the noise is theirs, and steps are not asked
 MIN_STEPS = 20  # before their scatter says something about the noise
@@ -369,25 +370,31 @@ class _Tree:
         """Learn the effects, and the noise where its variance is not given, and find the posterior."""
         if variance is None and self.freedom >= ENOUGH_REPEATS:
             variance = (PRIOR_RUNS + self.squares) / (PRIOR_RUNS + self.freedom)
-        self.variance = self._first_guess() if variance is None else max(variance, LEAST)
-        for multiples in SEARCHES:
+        rough = self._roughly() if variance is None else (1.0,)
+        self.variance = max(self.variance if variance is None else variance, LEAST)
+        for multiples in (rough, FINER if variance is None else (1.0,)):
             self._reset()
             self._spread()
-            self._learn(elsewhere, multiples if variance is None else (1.0,))
+            self._learn(elsewhere, multiples)
         self._reset()
         self._spread()
         self._spread()
 
-    def _first_guess(self) -> float:
-        """Where the search for the noise begins: what the repeats say, or as much as the closest steps allow.
+    def _roughly(self) -> Sequence[float]:
+        """Set the noise to where its search begins, and return the multiples to try, a geometric series.
 
-        From below it would not be found: a lucky champion seems to be as good as it looked, and what follows worse.
+        It begins at as much as the closest steps allow. From below the noise would not be found: a lucky champion seems
+        to be as good as it looked, and what follows worse. The series reaches beyond what the repeats say.
         """
+        repeated = self.variance = max((PRIOR_RUNS + self.squares) / (PRIOR_RUNS + self.freedom), LEAST)
         own = [looks[0][0] for looks in self.looks]
         steps = sorted(abs(own[node] - own[parent]) for node, parent in enumerate(self.parent) if parent >= 0)
         if len(steps) < MIN_STEPS:
-            return (PRIOR_RUNS + self.squares) / (PRIOR_RUNS + self.freedom)
-        return max((steps[len(steps) // 4] / QUARTER_OF_NORMAL) ** 2 / 2, LEAST)
+            return (1.0,)
+        self.variance = max((steps[len(steps) // 4] / QUARTER_OF_NORMAL) ** 2 / 2, LEAST)
+        low, high = min(repeated / self.variance, 1.0) / 16, max(repeated / self.variance, 1.0) * 4
+        count = min(math.ceil(math.log(high / low, 4)) + 1, MOST_TRIED)
+        return [low * (high / low) ** (place / (count - 1)) for place in range(count)]
 
     def _reset(self) -> None:
         """Begin from what the runs show by themselves."""

@@ -304,7 +304,8 @@ def _valued(change: Change, tokens: Sequence[Token]) -> Change:
     pair = len(numbers) > 1 and all(tokens[place].unit == "x" for place in numbers)
     for place, token in enumerate(tokens):
         if token.kind == "factor":
-            by = place > 0 and tokens[place - 1].kind == "by"
+            ends = tokens[max(0, place - 1) : place] + tokens[place + 1 : place + 2]
+            by = any(end.kind == "by" or end == Token("verb", "lower") for end in ends)
             ratio = 1 - token.value if by and token.value < 1 else token.value
             ratio = 1 + token.value if token.value < 1 and verb == "raise" else ratio
         if token.kind != "number":
@@ -314,7 +315,7 @@ def _valued(change: Change, tokens: Sequence[Token]) -> Change:
         turned = after.kind == "verb" and after.name in ("raise", "lower")
         if before in ("from", "instead") or after.kind == "arrow" or _goes_on(tokens, place):
             old = token.value if old is None else old
-        elif token.unit == "x" and not pair and "mlpratio" not in change.subject:
+        elif token.unit == "x" and not pair and ("mlpratio" not in change.subject or token.value < 1):
             ratio = 1 / token.value if verb == "lower" and token.value > 1 else token.value
         elif "%" in token.unit and ((before == "by" and verb in ("raise", "lower")) or turned or token.unit == "+%"):
             ratio = 1 + token.value if verb != "lower" or token.value < 0 else 1 - token.value

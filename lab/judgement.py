@@ -20,7 +20,7 @@ from lab.stats import below_zero, gain, noise_prior
 
 Row = dict[str, Any]
 
-MODEL = 2  # another number: what an earlier version computed and kept is computed anew
+MODEL = 3  # another number: what an earlier version computed and kept is computed anew
 RECENT, KEPT = 200, 100
 ENOUGH_PAIRS = 10  # of runs that differ in their seeds: the noise is then known to about a quarter
 ELSEWHERE_TRACKS, ELSEWHERE_RUNS = 20, 50

@@ -27,24 +27,24 @@ EXACT, ROUNDED, MEGA = 0.005, 0.03, 0.05  # values are equal within: any; from 1
 # The log odds that two ideas are the same are the sum of weight times evidence. The weights are a logistic regression's
 # on the pairs of tests/data/idea_pairs.tsv (bench/fit_novelty.py fits them, and tells what held-out pairs say).
 WEIGHTS = {
-    "bias": 2.54,  # two ideas with a name in common and nothing against it
-    "nothing shared": -1.57,  # and nothing that one says is implied by the other
-    "own on both": -1.41,  # names, words and a value that only one side has, of the side with fewer
-    "thing left": -1.11,  # a quantity, a part or an optimizer that only one side names
-    "change left": -1.92,  # a second change of another quantity, on one side
+    "bias": 2.56,  # two ideas with a name in common and nothing against it
+    "nothing shared": -1.56,  # and nothing that one says is implied by the other
+    "own on both": -1.42,  # names, words and a value that only one side has, of the side with fewer
+    "thing left": -1.13,  # a quantity, a part or an optimizer that only one side names
+    "change left": -2.00,  # a second change of another quantity, on one side
     "value alone": -1.21,  # a value that only one side gives
-    "value against name": -1.31,  # one turns a number, the other has a name of its own: 0.2 to 0.1, cosine
-    "thing contrast": -0.62,  # kinds of things of which each side has its own: embedding, lm_head
-    "contrast in frame": -2.64,  # either, as much as the words around are the same
-    "frame": -2.25,  # words in common, where each side has some of its own
-    "one piece apart": -1.45,  # the same sentence around one piece
-    "verbs clash": -2.07,  # verbs say so, or one removes what the other does not
+    "value against name": -1.30,  # one turns a number, the other has a name of its own: 0.2 to 0.1, cosine
+    "thing contrast": -0.69,  # kinds of things of which each side has its own: embedding, lm_head
+    "contrast in frame": -2.62,  # either, as much as the words around are the same
+    "frame": -2.24,  # words in common, where each side has some of its own
+    "one piece apart": -1.46,  # the same sentence around one piece
+    "verbs clash": -2.08,  # verbs say so, or one removes what the other does not
     "verbs in frame": -2.73,  # the same, as much as the words around are the same
     "swapped": -0.66,  # A takes the place of B, and B of A; twice where nothing else is said
     "swapped in frame": -1.09,  # the same, as much as the words around are the same
-    "values agree": 0.76,  # both values of a pair most, a step least
-    "values clash": -4.10,  # each gives a value that the other does not have, or they turn it opposite ways
-    "values in frame": -2.11,  # the same, as much as the words around are the same
+    "values agree": 0.77,  # both values of a pair most, a step least
+    "values clash": -3.97,  # each gives a value that the other does not have, or they turn it opposite ways
+    "values in frame": -2.20,  # the same, as much as the words around are the same
 }
 
 # Names that tell which thing is meant: where each side has one of its own of a kind, two things are meant.

@@ -12,7 +12,17 @@ from functools import cache
 
 from lab.vocabulary import NUMBER_WORDS
 
-_PARTS = {"half": 2, "third": 3, "quarter": 4, "fifth": 5, "sixth": 6, "eighth": 8, "tenth": 10, "sixteenth": 16}
+_PARTS = {
+    "half": 2,
+    "third": 3,
+    "quarter": 4,
+    "fourth": 4,
+    "fifth": 5,
+    "sixth": 6,
+    "eighth": 8,
+    "tenth": 10,
+    "sixteenth": 16,
+}
 _WORDS = "|".join(NUMBER_WORDS)
 _NUMBER = r"(?:\.?\d(?:[\d.,_]*\d)?(?:e-?\d+)?(?:\s?%|\s?[kKmM]i?\b)?)"
 _COUNT = rf"(?:\d[\d.]*|\.\d+|{_WORDS})"
@@ -61,9 +71,20 @@ def _ten_to_the(match: re.Match[str]) -> str:
     return f" 1e-{_value(match[1]):g} "
 
 
-def _share(text: str) -> str:
-    """A share as a factor: 20% is 0.2."""
-    return f"{float(text[:-1]) / 100:g}" if text.endswith("%") else text.rstrip(" x")
+def _of_what_it_was(match: re.Match[str]) -> str:
+    """A share or a multiple of the present value as a factor: 20% is x0.2."""
+    share = match[1].split()[-1].lower()
+    if share in _PARTS:
+        return f" x{1 / _PARTS[share]:.6g} "
+    return (
+        f" x{float(share[:-1]) / 100:g} " if share.endswith("%") else f" {share if share == 'twice' else 'x' + share} "
+    )
+
+
+def _length_of_decay(match: re.Match[str]) -> str:
+    """What starts to decay after 40% of the run decays for 60% of it."""
+    before = f" instead {100 - int(match[2])}%" if match[2] else ""
+    return f" warmdown {100 - int(match[1])}%{before} "
 
 
 def _rest(match: re.Match[str]) -> str:
@@ -92,7 +113,9 @@ RULES: tuple[tuple[str, str, str | Callable[[re.Match[str]], str]], ...] = (
     ("half", r"\bhalf again as (?:much|large|big|wide|long|many|high)\b", " 1.5x "),
     ("ten 10", rf"\b(?:ten|10) to the (?:power (?:of )?)?(?:minus|negative|-) ?({_COUNT})\b", _ten_to_the),
     ("million", r"\b(?:an? )?(half|quarter)(?: of)?(?: an?)? million\b", _part_of_a_million),
-    ("multipl divid", rf"\b(multipl(?:y|ied|ying)|divid(?:e|ed|ing))\b([^;,()]*?) by ({_COUNT})(?![\w%])", _step),
+    ("multipl divid",
+     rf"\b(multipl(?:y|ied|ying)|divid(?:e|ed|ing))\b([^;,()]*?) by ({_COUNT})(?![\w%])"
+     r"(?!.*\b(?:instead|rather|was)\b)", _step),
     ("tenth 10 ten", r"\bone in (?:10|ten)\b|\b1 in 10\b|\b(?:a|one|final|last|first|the) tenth\b", r" 10% "),
     ("thirds quarters fifths eighths tenths",
      rf"\b({_COUNT})[ -](thirds|quarters|fifths|eighths|tenths)\b", _parts),
@@ -102,9 +125,10 @@ RULES: tuple[tuple[str, str, str | Callable[[re.Match[str]], str]], ...] = (
     # What a value was, and a share of it.
     ("today", r"\btoday's\b", " present "),
     ("present current usual default original existing",
-     rf"({_NUMBER}|half|twice) (?:x |of |times )?(?:the|its|their) (?:present|current|usual|default|original|existing)"
+     rf"({_NUMBER}|half|twice|an? (?:third|quarter|fourth|fifth|sixth|eighth)) (?:x |of |times )?"
+     r"(?:the|its|their) (?:present|current|usual|default|original|existing)"
      r"(?! ?\.?\d)(?: value| size| scale)?",
-     lambda match: f" {match[1] if match[1][-1] in 'fe' else 'x' + _share(match[1])} "),
+     _of_what_it_was),
     ("usual default current present original", r"\b(?:the |its |their )?(?:usual|default|current|present|original) "
      r"(?:value )?(?:of )?(?=\.?\d)", " from "),
     ("now today currently present", rf"\b(?:it(?: is|'s) )?({_NUMBER}) (?:now|today|currently|at present)\b",
@@ -164,6 +188,11 @@ RULES: tuple[tuple[str, str, str | Callable[[re.Match[str]], str]], ...] = (
     ("beta", r"(?<![^\W_])(beta)[ _]?([12])(?![\d.])", r"\1\2"),
     ("'s", r"(?<=\w)'s\b", ""),
     ("flash fa2 fa3", r"flash[- ]?(?:attention|attn)[- ]?\d|\bfa[23]\b", "flash attention"),
+    ("start begin",
+     r"\b(?:(?:lr |learning rate )?(?:decay|warmdown|cooldown|annealing) (?:start|begin)\w*|(?:start|begin)\w* "
+     r"(?:the )?(?:lr |learning rate )?(?:decay|warmdown|cooldown|annealing)) (?:at|after) (\d\d?)%(?: of (?:the )?"
+     r"(?:training|run|steps))?(?:,? (?:rather than|instead of|not|was|from)(?: at| after)? (\d\d?)%)?",
+     _length_of_decay),
     # A decay that starts earlier is a longer one.
     ("earlier sooner", rf"{_START_OF_DECAY} (?:earlier|sooner)\b", "longer warmdown"),
     ("later", rf"{_START_OF_DECAY} later\b", "shorter warmdown"),

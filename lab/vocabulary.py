@@ -451,7 +451,7 @@ wallclock: wall clock, wallclock, elapsed time, elapsed second, wall time, clock
 ropecache: rope cache, rotary cache, rotary precompute, precompute, precomputed, cos sin cache, rope table, rope \
 buffer, rotary buffer > rope
 state: state, moments, optimizer moment, optimizer moments, buffer, momentum buffer, moment buffer, optimizer state \
-> momentum
+> momentum optimizer
 previoustoken: previous token, prior token, preceding token, last token's > tokenshift
 swa: swa, stochastic weight average, stochastic weight averag, checkpoint average, checkpoint averag, average \
 checkpoint, averag checkpoint, average last checkpoint, checkpoint soup, model soup, weight soup, uniform weight \

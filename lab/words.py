@@ -264,9 +264,9 @@ def _without_one(tokens: list[Token]) -> list[Token]:
     nexts = [*tokens[1:], Token("", "")]
     return [
         token
-        for token, after in zip(tokens, nexts, strict=False)
+        for before, token, after in zip([Token("", ""), *tokens], tokens, nexts, strict=False)
         if token.name != "one" or token.kind != "number" or after.name in ("layer", "step", "expert")
-        or after.kind in ("verb", "arrow") or vocabulary().section.get(after.name) in known
+        or (before.kind == "by" and after.kind != "number") or after.kind in ("verb", "arrow") or vocabulary().section.get(after.name) in known
     ]  # fmt: skip
 
 

@@ -104,6 +104,21 @@ def test_any_words_of_the_rules_are_compared(first, second):
     assert 0 <= similarity(" ".join(first), " ".join(second)) <= 1
 
 
-@pytest.mark.parametrize("text", ["swa " * 25_000, "start at " * 12_000, "beta 0.1, " * 10_000, "allow doc " * 10_000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "swa " * 25_000,
+        "start at " * 12_000,
+        "beta 0.1, " * 10_000,
+        "allow doc " * 10_000,
+        "divide by " * 9_000,
+        "start 1 and then " * 6_000,
+        "from depth 8 and 1 " * 5_000,
+        "first half on 1 the rest " * 4_000,
+        "to 10% of the peak, " * 5_000,
+        "learn half " * 9_000,
+        "scale a up " * 9_000,
+    ],
+)
 def test_repeated_words_of_the_rules_are_compared(text):
     assert 0 <= similarity(text, text + "window") <= 1
