@@ -23,7 +23,7 @@ from lab.likeness import SAME_IDEA_THRESHOLD, WEIGHTS, WORD_SHARE, Sketch, evide
 from lab.words import weight
 
 RIDGE = 1.0
-COUNTS = {"neighbour": 0.1, "valued": 0.5, "stranger": 0.4, "remark": 0.3, "joined": 0.6}
+COUNTS = {"neighbour": 0.1, "valued": 0.5, "stranger": 0.7, "remark": 0.3, "joined": 0.6}
 NEIGHBOURS, VALUED, STRANGERS, REMARKED, JOINED = 150, 100, 150, 30, 15  # of a quarter of the pairs
 REMARKS = ("{} (again)", "try: {}", "{}, as before", "{} once more", "{} (was worse)")
 

@@ -304,7 +304,7 @@ def _valued(change: Change, tokens: Sequence[Token]) -> Change:
     pair = len(numbers) > 1 and all(tokens[place].unit == "x" for place in numbers)
     for place, token in enumerate(tokens):
         if token.kind == "factor":
-            ends = tokens[max(0, place - 1) : place] + tokens[place + 1 : place + 2]
+            ends = [*tokens[max(0, place - 1) : place], *tokens[place + 1 : place + 2]]
             by = any(end.kind == "by" or end == Token("verb", "lower") for end in ends)
             ratio = 1 - token.value if by and token.value < 1 else token.value
             ratio = 1 + token.value if token.value < 1 and verb == "raise" else ratio

@@ -27,24 +27,25 @@ EXACT, ROUNDED, MEGA = 0.005, 0.03, 0.05  # values are equal within: any; from 1
 # The log odds that two ideas are the same are the sum of weight times evidence. The weights are a logistic regression's
 # on the pairs of tests/data/idea_pairs.tsv (bench/fit_novelty.py fits them, and tells what held-out pairs say).
 WEIGHTS = {
-    "bias": 2.56,  # two ideas with a name in common and nothing against it
-    "nothing shared": -1.56,  # and nothing that one says is implied by the other
-    "own on both": -1.42,  # names, words and a value that only one side has, of the side with fewer
-    "thing left": -1.13,  # a quantity, a part or an optimizer that only one side names
-    "change left": -2.00,  # a second change of another quantity, on one side
-    "value alone": -1.21,  # a value that only one side gives
-    "value against name": -1.30,  # one turns a number, the other has a name of its own: 0.2 to 0.1, cosine
-    "thing contrast": -0.69,  # kinds of things of which each side has its own: embedding, lm_head
-    "contrast in frame": -2.62,  # either, as much as the words around are the same
-    "frame": -2.24,  # words in common, where each side has some of its own
-    "one piece apart": -1.46,  # the same sentence around one piece
-    "verbs clash": -2.08,  # verbs say so, or one removes what the other does not
-    "verbs in frame": -2.73,  # the same, as much as the words around are the same
-    "swapped": -0.66,  # A takes the place of B, and B of A; twice where nothing else is said
+    "bias": 1.99,  # two ideas with a name in common and nothing against it
+    "share": 0.85,  # of all their names and words, what they share
+    "nothing shared": -1.45,  # and nothing that one says is implied by the other
+    "own on both": -1.29,  # names, words and a value that only one side has, of the side with fewer
+    "thing left": -1.04,  # a quantity, a part or an optimizer that only one side names
+    "change left": -1.92,  # a second change of another quantity, on one side
+    "value alone": -1.19,  # a value that only one side gives
+    "value against name": -1.27,  # one turns a number, the other has a name of its own: 0.2 to 0.1, cosine
+    "thing contrast": -0.66,  # kinds of things of which each side has its own: embedding, lm_head
+    "contrast in frame": -2.61,  # either, as much as the words around are the same
+    "frame": -2.05,  # words in common, where each side has some of its own
+    "one piece apart": -1.51,  # the same sentence around one piece
+    "verbs clash": -2.18,  # verbs say so, or one removes what the other does not
+    "verbs in frame": -2.91,  # the same, as much as the words around are the same
+    "swapped": -0.71,  # A takes the place of B, and B of A; twice where nothing else is said
     "swapped in frame": -1.09,  # the same, as much as the words around are the same
-    "values agree": 0.77,  # both values of a pair most, a step least
-    "values clash": -3.97,  # each gives a value that the other does not have, or they turn it opposite ways
-    "values in frame": -2.20,  # the same, as much as the words around are the same
+    "values agree": 0.72,  # both values of a pair most, a step least
+    "values clash": -4.11,  # each gives a value that the other does not have, or they turn it opposite ways
+    "values in frame": -2.30,  # the same, as much as the words around are the same
 }
 
 # Names that tell which thing is meant: where each side has one of its own of a kind, two things are meant.
@@ -211,6 +212,7 @@ def _subjects(one: Sketch, two: Sketch) -> dict[str, float]:
     implied = not common and bool(excusing) and min(left) < 0.5 and max(left) < 1
     return {
         "bias": 1.0,
+        "share": common / (common + sum(left)) if common else 0.0,
         "nothing shared": float(not common and not implied),
         "own on both": min(*(rest + VALUE_ALONE * own for rest, own in zip(left, valued, strict=True)), 2.0),
         "thing left": float(any(kind & {"quantity", "part", "optimizer"} for kind in kinds)),

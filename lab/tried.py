@@ -26,7 +26,7 @@ from lab.likeness import WordSimilarity
 from lab.novelty import MODES, SAME_IDEA_THRESHOLD, Idea, assess
 from lab.words import vocabulary
 
-CANDIDATES = 70  # by words, and as many by constants
+CANDIDATES = 60  # by words, and as many by constants
 MAX_PHRASES = 120  # of a full-text query; SQLite takes no more than 256
 CHUNK = 500  # ids of a query
 BY_CONSTANTS = "JOIN (SELECT DISTINCT card FROM changes"

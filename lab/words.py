@@ -266,7 +266,8 @@ def _without_one(tokens: list[Token]) -> list[Token]:
         token
         for before, token, after in zip([Token("", ""), *tokens], tokens, nexts, strict=False)
         if token.name != "one" or token.kind != "number" or after.name in ("layer", "step", "expert")
-        or (before.kind == "by" and after.kind != "number") or after.kind in ("verb", "arrow") or vocabulary().section.get(after.name) in known
+        or after.kind in ("verb", "arrow") or vocabulary().section.get(after.name) in known
+        or (before.kind == "by" and after.kind != "number")
     ]  # fmt: skip
 
 
