@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from lab.belief import Belief, believe
+from lab.belief import Belief
 from lab.findings import judged
 from lab.judgement import KEPT, RECENT
 from lab.settings import Settings
+from lab.tree import believe
 
 PRIOR = 0.0005  # the noise that ours expects, relative to the metric
 BASELINE = 1.0

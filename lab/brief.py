@@ -246,6 +246,7 @@ def card_text(card: Card) -> str:
         ("hypothesis", _data(card["hypothesis"])),
         (one_line(card["metric"], 13), _value(card["metric"], results)),
         ("verdict", _data(f"{decision['status']}: {decision['reason']}") if decision else None),
+        ("to do", _to_do(decision or {})),
         ("champion then", decision.get("champion") if decision else None),
         ("retracted", _data(card["retraction_reason"])),
         ("before that", card["status_before"]),
@@ -269,6 +270,11 @@ def card_text(card: Card) -> str:
     lines += [f"  {name:<14}{text}" for name, text in rows if text]
     lines += [f"    | {one_line(line, 200)}" for line in (error or {}).get("tail", ())]
     return "\n".join([*lines, DATA_NOTE])
+
+
+def _to_do(decision: dict[str, Any]) -> str | None:
+    action, git = decision.get("action"), decision.get("git")
+    return _data(f"{action}, {git}" if git else action) if action else None
 
 
 def _phase(error: dict[str, Any]) -> str:

@@ -12,11 +12,12 @@ Not covered: what to do about a verdict (`lab/decide.py`), how it is told (`lab/
 import json
 from typing import Any
 
-from lab.belief import Belief, as_json, believe, from_json
+from lab.belief import Belief, as_json, from_json
 from lab.findings import Finding, Pooled, judged, pooled
 from lab.index import Index
 from lab.settings import judging
 from lab.stats import below_zero, gain, noise_prior
+from lab.tree import believe
 
 Row = dict[str, Any]
 

@@ -12,10 +12,11 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from lab.belief import Belief, believe
+from lab.belief import Belief
 from lab.brief import one_line
 from lab.schema import CATEGORIES, Card, finite, metric_value
 from lab.stats import Noise, gain, noise_prior
+from lab.tree import believe
 
 MIN_FAILURES = 2  # tries of one thing, none kept, to say that it never worked
 

@@ -17,10 +17,11 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from lab.belief import MIN_STEPS, QUARTER_OF_NORMAL, Belief, believe
+from lab.belief import Belief
 from lab.brief import counted
 from lab.novelty import SAME_IDEA_THRESHOLD, similarity
 from lab.stats import MIN_PAIRS, counts, magnitude
+from lab.tree import MIN_STEPS, QUARTER_OF_NORMAL, believe
 
 MAX_COMPARED = 300  # the newest so many ideas are compared with each other
 MAX_MATES = 50  # earlier runs of the same champion that a run is paired with

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lab.belief import MIN_STEPS, Belief, Node
+from lab.belief import Belief, Node
 from lab.brief import one_line
 from lab.cards import card_path, new_id
 from lab.errors import LabError, SettingError, StoreError
@@ -29,6 +29,7 @@ from lab.settings import load_settings
 from lab.stats import median
 from lab.store import read_json, replace, runs_dir
 from lab.sweep import fresh_seeds
+from lab.tree import MIN_STEPS
 
 DRIFT_SDS = 3.0  # standard deviations of a new run that a repeat of the champion may be off
 SLOW_SHARE = 0.9  # of the champion's usual tokens per second here; less is a throttled or a shared device

@@ -18,6 +18,7 @@ FLOORS = (
         "guess", "columns", "datasets", "page",
     },
     {"belief"},
+    {"tree"},
     {"cards", "notes", "queue", "runs", "scatter", "confirming", "sweep"},
     {"findings", "audit"},
     {"decide"},
@@ -32,8 +33,9 @@ FLOORS = (
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 # These decide and tell: nothing they need is on a disk.
 PURE = {
-    "stats", "effects", "belief", "findings", "decide", "novelty", "likeness", "ideas", "words", "vocabulary", "edits",
-    "rewrites", "brief", "report", "steps", "lineage", "runs", "guess", "sweep", "scatter", "confirming", "audit",
+    "stats", "effects", "belief", "tree", "findings", "decide", "novelty", "likeness", "ideas", "words",
+    "vocabulary", "edits", "rewrites", "brief", "report", "steps", "lineage", "runs", "guess", "sweep",
+    "scatter", "confirming", "audit",
 }  # fmt: skip
 # What a command that reads, or a run on its way up, loads: nothing that is installed.
 STANDARD_LIBRARY_ONLY = set(FLOOR) - {

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lab.belief import MIN_STEPS, _Tree, as_json, believe, from_json
+from lab.belief import as_json, from_json
 from lab.effects import Effect
 from lab.stats import Noise, repeats
+from lab.tree import MIN_STEPS, Tree, believe
 
 PRIOR = 0.0005
 
@@ -59,7 +60,7 @@ def tree_of(parents, looks, effects, variance=1.0):
             this = next(number)
             first.setdefault(node, this)
             rows.append(row(this, value, edit_key=f"node {node}", champion=card(first[parent]) if node else None))
-    tree = _Tree(rows, repeats(rows), 0.0, 1.0, "min")
+    tree = Tree(rows, repeats(rows), 0.0, 1.0, "min")
     assert tree.parent == [-1, *parents[1:]]
     tree.effects, tree.variance = effects, variance
     tree._reset()

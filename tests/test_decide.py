@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lab.belief import believe
 from lab.decide import CRASHES, DOING, PRIORITIES, config_diff, decide, packet
 from lab.findings import judged
 from lab.schema import ACTIONS, ERROR_KINDS, GIT_ACTIONS, complete, validate_card
 from lab.settings import Settings
+from lab.tree import believe
 
 PRIOR = 0.0005
 RULES = Settings()

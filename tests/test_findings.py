@@ -4,9 +4,9 @@ import random
 
 import pytest
 
-from lab.belief import believe
 from lab.findings import MAX_REPEATS, judged, pooled, random_effects, repeats_needed
 from lab.settings import Settings
+from lab.tree import believe
 
 PRIOR = 0.0005
 RULES = Settings()

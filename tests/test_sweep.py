@@ -18,10 +18,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lab.belief import believe
 from lab.brief import DATA_NOTE
 from lab.cards import add_card
 from lab.sweep import FIRST_SEED, fresh_seeds, spend
+from lab.tree import believe
 
 ROOT = Path(__file__).parent.parent
 NOISE = 0.001
