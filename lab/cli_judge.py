@@ -37,7 +37,7 @@ def cmd_noise(args: Arguments) -> None:
         f"between two runs with their own seeds on one machine: sd {_spread(belief.noise.sd)}",
         f"  {belief.noise.basis}",
         f"  so a difference of two single runs has sd {_spread((belief.noise.sd or 0) * math.sqrt(2))}",
-        "terms, by the method of moments on pairs of runs of one configuration:",
+        "terms, by the method of moments on pairs of runs of one configuration, without the run it was kept by:",
         *(f"  {name:<24}{_spread(sd):>10}  {counted(pairs, 'pair')}" for name, sd, pairs in terms),
         "repeats that would help most:",
         *(f"  {text}" for text in helpful),
