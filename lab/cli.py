@@ -118,7 +118,7 @@ def main(prog: str, about: str, commands: dict[str, str], given: list[str]) -> i
         args.project = project_root(_here()) or CHECKOUT
         args.knowledge_dir = args.knowledge_dir or knowledge_dir(args.project)
         if name != "init":
-            _require_folder(prog, args.knowledge_dir, args.named)
+            _require_folder(args.knowledge_dir, args.named)
         chosen.function(args)
         sys.stdout.flush()
     except LabError as error:
@@ -148,12 +148,12 @@ def _require_text(args: Arguments) -> None:
             raise SettingError(f"{name.replace('_', '-')}: it is not UTF-8; encode it so")
 
 
-def _require_folder(prog: str, folder: Path, named: bool) -> None:
+def _require_folder(folder: Path, named: bool) -> None:
     """SettingError where the commons that somebody named is not there: a slip must not found a second one."""
     if folder.exists() and not folder.is_dir():
         raise SettingError(f"{folder} is not a folder; --knowledge-dir or KNOWLEDGE_DIR must name one")
     if named and not folder.exists():
-        raise SettingError(f"no folder {folder}; `{prog} init --knowledge-dir {folder}` makes a commons there")
+        raise SettingError(f"no folder {folder}; `commons.py init --knowledge-dir {folder}` makes a commons there")
     if folder.exists() and not os.access(folder, os.R_OK | os.X_OK):
         raise SettingError(
             f"cannot read {folder}: Permission denied; make it readable, or name another --knowledge-dir"

@@ -3,12 +3,13 @@
 from collections.abc import Iterable
 from itertools import islice
 
+from lab.belief import Belief
 from lab.brief import DATA_NOTE, counted, one_line
 from lab.cli import Arguments, answer, arg, command
 from lab.cli_read import TRACK, positive
 from lab.facts import main_track
 from lab.index import Index
-from lab.judgement import evidence, judgement
+from lab.judgement import judgement
 from lab.queue import OPEN, Item, add_to_queue, load_queue
 from lab.sweep import Repeat, Row, fresh_seeds, spend
 
@@ -27,11 +28,11 @@ def cmd_sweep_confirm(args: Arguments) -> None:
     with Index(args.knowledge_dir) as index:
         track = main_track(index, args.track)
         belief = judgement(index, track)
-        known = {row["id"]: row for row in evidence(index, track)}
+        known = _rows(index, belief)
         waiting = [item for item in queue if item.get("status") in OPEN and item.get("replicates") in known]
         repeats = spend(belief, known.values(), args.budget, [item["replicates"] for item in waiting]) if belief else []
         for repeat in repeats:
-            row = index.rows("SELECT * FROM cards WHERE id = ?", repeat.card)[0]
+            row = known[repeat.card]
             runs = belief.nodes[repeat.card].runs if belief else ()
             taken = [known[run]["seed"] for run in runs]
             taken += [item.get("seed") for item in waiting if item["replicates"] in runs]
@@ -41,6 +42,13 @@ def cmd_sweep_confirm(args: Arguments) -> None:
     said = _text(track, repeats, {row["id"]: row for row in known.values()}, len(waiting))
     done = "nothing is added to the queue (--dry-run)" if args.dry_run else f"added to the queue: {len(added)}"
     answer(args, found, f"{said}\n{done}" if repeats else said)
+
+
+def _rows(index: Index, belief: Belief | None) -> dict[str, Row]:
+    """The runs that a belief rests on, by their ids: others may write cards meanwhile."""
+    runs = [run for node in belief.nodes.values() for run in node.runs] if belief else []
+    found = ((run, index.row("SELECT * FROM cards WHERE id = ?", run)) for run in runs)
+    return {run: row for run, row in found if row}
 
 
 def _item(row: Row, repeat: Repeat, seed: int) -> Item:

@@ -115,7 +115,8 @@ def pooled(findings: Sequence[tuple[str, Belief, Finding]]) -> list[Pooled]:
     groups: dict[Any, list[tuple[str, Belief, Finding]]] = {}
     for item in findings:
         _, belief, finding = item
-        if finding.row["config_diff"] or finding.row["hypothesis"]:  # else it has no name to be known by
+        named = finding.row["config_diff"] or finding.row["hypothesis"]  # else it has no name to be known by
+        if named and belief.centre:  # of a metric around 0 nothing is a share
             groups.setdefault((finding.change.casefold(), belief.direction, finding.row["metric"]), []).append(item)
     found = []
     for group in groups.values():
@@ -126,7 +127,7 @@ def pooled(findings: Sequence[tuple[str, Belief, Finding]]) -> list[Pooled]:
         for _, belief, finding in group:
             node = belief.nodes[finding.card]
             mother = node.from_parent or node.alone
-            share = belief.unit / (abs(belief.centre) or 1.0)
+            share = belief.unit / abs(belief.centre)
             effects.append((node.alone[0] - mother[0]) * share)
             variances.append((node.alone[1] + mother[1]) * share**2)
         mean, sd = random_effects(effects, variances)

@@ -56,7 +56,7 @@ class Index:
         self._db = self._open_file()
         try:
             self.refresh()
-        except sqlite3.DatabaseError:  # damaged, or it cannot be written
+        except (sqlite3.DatabaseError, UnicodeDecodeError):  # damaged, or it cannot be written
             self._db.close()
             with suppress(OSError):
                 _remove(knowledge)
@@ -156,7 +156,7 @@ class Index:
 
     def remember(self, name: str, about: str, value: str) -> None:
         """Keep what was computed from the cards until one changes. Where the index cannot be written it is not kept."""
-        with suppress(sqlite3.OperationalError):
+        with suppress(sqlite3.DatabaseError):  # nor where it is damaged
             self._db.execute("INSERT OR REPLACE INTO derived VALUES (?, ?, ?)", (name, self._as_of(about), value))
 
     def _as_of(self, about: str) -> str:
@@ -193,6 +193,9 @@ class Index:
                 db.execute("COMMIT")
             db.execute("PRAGMA synchronous = NORMAL")
             db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        except UnicodeDecodeError as error:  # SQLite's message quotes the damaged page
+            db.close()
+            raise sqlite3.DatabaseError("damaged") from error
         except BaseException:
             db.close()
             raise
@@ -246,7 +249,7 @@ class Index:
         """A page of the file that cannot be read is a StoreError; opening has read only a few of them."""
         try:
             yield
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             path = self.knowledge / "index.sqlite"
             raise StoreError(f"cannot read {path}: {error}; `commons.py update-index` makes it anew") from error
 

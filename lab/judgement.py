@@ -25,6 +25,7 @@ MODEL = 3  # another number: what an earlier version computed and kept is comput
 RECENT, KEPT = 200, 100
 ENOUGH_PAIRS = 10  # of runs that differ in their seeds: the noise is then known to about a quarter
 ELSEWHERE_TRACKS, ELSEWHERE_RUNS = 20, 50
+TRANSFER_TRACKS = 20  # judging one takes 20 to 200 milliseconds
 # What lists of runs show of each.
 SHOWN = (
     "id, timestamp, status, track, metric, direction, result, delta, category, hypothesis, lesson, agent, session, "
@@ -77,11 +78,12 @@ def judgement(index: Index, track: str | None, everything: bool = False) -> Beli
     name, about = f"belief {track} {everything}", f"{MODEL} {settings.noise}"
     if name not in index.made:
         known = index.recall(name, about)
-        if known is None:
+        try:
+            values = json.loads(known or "")
+            belief = None if values is None else from_json(values)
+        except (ValueError, TypeError, LookupError, AttributeError):  # nothing is known, or what is is damaged
             belief = _judged(index, track, everything, settings.noise)
             index.remember(name, about, json.dumps(as_json(belief) if belief else None))
-        else:
-            belief = from_json(values) if (values := json.loads(known)) else None
         index.made[name] = belief
     return index.made[name]  # type: ignore[no-any-return]
 
@@ -158,9 +160,12 @@ def findings(index: Index, track: str | None, limit: int = 100) -> list[Finding]
 
 
 def transfer(index: Index) -> list[Pooled]:
-    """Changes that were tried on several tracks, with their effect over all of them."""
+    """Changes that were tried on several of the TRANSFER_TRACKS busiest tracks, with their effect over all of them."""
     found = []
-    for row in index.rows("SELECT DISTINCT track FROM counts WHERE track IS NOT NULL ORDER BY track"):
+    for row in index.rows(
+        "SELECT track FROM counts WHERE track IS NOT NULL GROUP BY track ORDER BY sum(runs) DESC, track LIMIT ?",
+        TRANSFER_TRACKS,
+    ):
         if belief := judgement(index, row["track"]):
             found += [(row["track"], belief, finding) for finding in findings(index, row["track"])]
     return pooled(found)

@@ -176,7 +176,10 @@ def _settled(index: Index, belief: Belief | None, start: str, ids: set[str], set
     }
     found = []
     for node in belief.nodes.values():
-        touched = (ids if len(node.runs) > 1 else stood_up).union(stood_up).intersection(node.runs)
+        # As many fresh runs as settle anything, and the one it was kept by.
+        touched = (
+            (ids if len(node.runs) > settings.confirm_repeats else stood_up).union(stood_up).intersection(node.runs)
+        )
         if touched and node.from_parent:
             finding = judged(belief, node, {run: row_of(index, run) for run in node.runs}, settings)
             found.append(finding._asdict())
@@ -236,7 +239,7 @@ def _again(index: Index, track: str, runs: Sequence[Row]) -> list[Row]:
     mine = [run for run in runs if run["track"] == track and run["id"] in places][:FAILED_NOW]
     found = []
     for run in mine:
-        near = {other for name in _names(run) for other in about[name] if other > places[run["id"]]}
+        near = {other for name in _names(run) for other in about.get(name, ()) if other > places[run["id"]]}
         same = [earlier[other] for other in sorted(near) if _same_idea(run, earlier[other])]
         if same:
             found.append(run | {"before": same[0], "times": len(same)})

@@ -97,6 +97,10 @@ def _read(knowledge: Path) -> dict[str, Any]:
     items = queue.get("items")
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         raise _unusable(f"{path}: its items are no list of objects")
+    for place, item in enumerate(items):
+        for name in ("replicates", "seed"):  # by which items are told apart
+            if isinstance(item.get(name), (list, dict)):
+                raise _unusable(f"{path}: items[{place}].{name} is a {type(item[name]).__name__}")
     return queue
 
 

@@ -8,6 +8,7 @@ Not covered: what to do about the results of a machine that drifted, and runs of
 """
 
 import hashlib
+import math
 import os
 import shlex
 from collections.abc import Sequence
@@ -203,7 +204,7 @@ def judge(watch: Watch, card: Card) -> Found:
     noise = belief.noise.sd or 0.0
     elsewhere = belief.repeats.main_machine not in (None, machine())
     machines = (belief.repeats.between_machines or 0.0) if elsewhere else 0.0
-    spread = (noise**2 + sd**2 + machines**2) ** 0.5
+    spread = math.hypot(noise, sd, machines)
     ledger = belief.repeats
     measured = ledger.runs - ledger.configurations >= MIN_REPEATS or len(belief.nodes) > MIN_STEPS
     speed = finite(card["results"].get("tokens_per_second"))

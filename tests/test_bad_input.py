@@ -2,15 +2,19 @@
 
 import json
 import os
+import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 import commons
+import worker
 from lab import cli
 from lab.cards import add_card
 from lab.notes import add_note
@@ -27,9 +31,13 @@ LEAST = {
     "annotate": (A, "--lesson", "l"), "retract": ("--id", A, "--reason", "r"), "confirm": ("--id", A),
     "note": ("--kind", "insight", "--text", "t"), "answer": ("QUESTION", "--text", "t"),
     "synthesize": ("--session", "mar8"), "update-meta": (), "update-index": (), "import": ("{}/results.tsv",),
-    "export": ("--out", "{}/table.tsv"), "doctor": (), "sync": (),
+    "export": ("--out", "{}/table.tsv"), "doctor": (), "sync": (), "noise": (), "champion": (), "challengers": (),
+    "findings": (), "check": ("--description", "wider"), "audit": ("{}/results.tsv", "--out", "{}/audit.md"),
+    "report": ("--out", "{}/report.md"), "sweep-confirm": ("--budget", "3"),
 }  # fmt: skip
-WRITERS = {"plot", "export"} | {name for name, module in commons.COMMANDS.items() if module == commons.WRITE}
+WRITERS = {"plot", "export", "audit", "report", "sweep-confirm"} | {
+    name for name, module in commons.COMMANDS.items() if module == commons.WRITE
+}
 
 
 @pytest.fixture
@@ -142,7 +150,7 @@ def test_a_current_folder_that_is_gone(run, home, monkeypatch):
 
 
 # These read no cards, `import` only adds some; the doctor tells what is wrong with them.
-BLIND = {"init", "doctor", "import", "read-meta", "sync"}
+BLIND = {"init", "doctor", "import", "read-meta", "sync", "audit"}
 TORN = "is not JSON (Expecting value: line 1 column 1 (char 0)); `commons.py doctor` sets it right"
 
 
@@ -300,6 +308,29 @@ BAD_OPTIONS = [
     ("import knowledge", "knowledge is a folder without .json files; give a ledger"),
     ("synthesize --session ../x", "cannot name a file"),
     ("synthesize --session no", "session 'no' has no cards"),
+    ("check", "nothing to check; give --description TEXT"),
+    ("check --description x --mode try", "argument --mode: invalid choice: 'try'"),
+    ("check --description x --threshold nan", "'nan' is not a number from 0 to 1"),
+    ("check --description x --family fast", "argument --family: invalid choice: 'fast'"),
+    ("check --description x --limit 0", "is not a whole number from 1 to 999999999"),
+    ("check --description x --track no", "--track 'no' is none of the tracks: t"),
+    ("noise --track no", "--track 'no' is none of the tracks: t"),
+    ("champion --track no", "--track 'no' is none of the tracks: t"),
+    ("challengers --limit -1", "argument --limit"),
+    ("findings --limit x", "argument --limit: 'x' is not a whole number"),
+    ("sweep-confirm", "the following arguments are required: --budget"),
+    ("sweep-confirm --budget 0", "argument --budget: '0' is not a whole number from 1 to 999999999"),
+    ("sweep-confirm --budget 1 --track no", "--track 'no' is none of the tracks: t"),
+    ("audit no.tsv", "cannot read no.tsv: No such file or directory"),
+    ("audit results.tsv --sigma nan", "argument --sigma: 'nan' is not a number above 0"),
+    ("audit results.tsv --sigma 0", "argument --sigma: '0' is not a number above 0"),
+    ("audit results.tsv --out a.pdf", "--out a.pdf ends in .pdf; name a file that ends in .md or .html"),
+    ("audit results.tsv --metric none", "none"),
+    ("report --since soon", "--since 'soon' is no time; give a duration such as 90m"),
+    ("report --since 999999999w", "--since '999999999w' is no time"),
+    ("report --session no", "session 'no' has no cards"),
+    ("report --track no", "--track 'no' is none of the tracks: t"),
+    ("report --out no/r.md", "--out no/r.md: there is no folder no; make it first"),
     ("tags extra", "unrecognized arguments: extra"),
     ("tags --js", "unrecognized arguments: --js"),
     ("read-bref", "no command 'read-bref'; the commands are init, read-brief, "),
@@ -342,7 +373,8 @@ TEXTS = {
     "brief": "read-brief --for {}", "note": "note --kind insight --text {}", "annotate": "annotate aaaa --tags {}",
     "retract": "retract --id aaaa --reason {}", "confirm": "confirm --id aaaa --reason {}", "agent": "note --agent {}",
     "export": "export --session {}", "synthesize": "synthesize --session {}", "import": "import results.tsv --track {}",
-    "remote": "sync --remote {}",
+    "remote": "sync --remote {}", "check": "check --description {}", "report": "report --session {}",
+    "audit": "audit results.tsv --metric {}", "sweep-confirm": "sweep-confirm --budget 1 --track {}",
 }  # fmt: skip
 for _option in ("commit", "hypothesis", "tags", "run", "track", "lesson", "config-diff", "prior-cards", "session"):
     TEXTS[f"write-card {_option}"] = f"{' '.join(WRITE)} --{_option} {{}}"
@@ -393,7 +425,7 @@ def on_a_full_disk(home, words, room=0):
     return in_process(home, sys.executable, "-B", "-c", LIMITED.format(root=str(ROOT)), str(room), *words)
 
 
-@pytest.mark.parametrize("command", sorted(WRITERS - {"init", "doctor", "sync"}))
+@pytest.mark.parametrize("command", sorted(WRITERS - {"init", "doctor", "sync", "sweep-confirm"}))
 def test_a_full_disk_keeps_everything_as_it_was(home, command):
     before = contents(home)
     code, output, errors = on_a_full_disk(home, least(command, home))
@@ -458,3 +490,123 @@ def test_a_folder_that_must_not_be_written(home, command):
         assert (answer[0], answer[2]) == (0, "")
     assert contents(home) == before
     assert not list((home / "knowledge").glob("index.sqlite*"))
+
+
+def a_close_race(home):
+    """The home with kept edits that lie as close as noise: repeats are worth their runs. Returns the newest's id."""
+    for number in range(12):
+        about = {"track": "t", "preset": "gpu", "seed": number, "edit_key": f"edit {number}", "commit": "abcdef99"}
+        results = {"val_bpb": 1 - number * 4e-4}
+        card = about | {"id": f"{number:016x}", "status": "keep", "results": results, "hypothesis": f"idea {number}"}
+        add_card(home / "knowledge", card)
+    return card["id"]
+
+
+def test_a_full_disk_adds_nothing_to_the_queue(home):
+    a_close_race(home)
+    before = contents(home)
+    code, output, errors = on_a_full_disk(home, least("sweep-confirm", home))
+    assert (code, output) == (2, "") and errors.startswith("error: cannot write ") and errors.count("\n") == 1, errors
+    assert contents(home).keys() - before.keys() <= {"knowledge/queue.json.lock"}
+
+
+QUEUES = {
+    "torn": '{"items": [{"id"', "empty": "", "a list": "[]", "another program's": '{"jobs": []}',
+    "bytes": b"\xff\xfe\x00",
+    "texts": '{"items": ["a"]}', "NaN": '{"items": [{"priority": NaN}]}', "nested by the thousand": "[" * 100_000,
+    "a list of cards": '{"items": [{"status": "pending", "replicates": ["a"]}]}',
+    "seeds": '{"items": [{"status": "pending", "replicates": "CARD", "seed": [1]}]}',
+    "an object for a seed": '{"items": [{"status": "pending", "replicates": "CARD", "seed": {}}]}',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("which", QUEUES)
+def test_a_queue_that_cannot_be_used_stays_as_it_is(run, home, which):
+    card, content = a_close_race(home), QUEUES[which]
+    text = content if isinstance(content, bytes) else content.replace("CARD", card).encode()
+    (home / "knowledge" / "queue.json").write_bytes(text)
+    before = contents(home)
+    refused(run("sweep-confirm", "--budget", "3"), "queue.json", "; copy queue.json.bak, which is from before")
+    assert contents(home) == before
+
+
+@pytest.mark.parametrize("value", ["", "{", "[]", "5", '["min"]', '{"nodes": 1}'])
+def test_what_an_index_remembers_wrongly_is_computed_again(run, home, value):
+    whole = run("champion")
+    with sqlite3.connect(home / "knowledge" / "index.sqlite") as db:
+        assert db.execute("UPDATE derived SET value = ?", (value,)).rowcount
+    assert run("champion") == whole
+
+
+def test_an_index_whose_damage_is_not_utf8_is_made_anew(run, home):
+    whole = run("champion")
+    path = home / "knowledge" / "index.sqlite"
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    path.write_bytes(
+        path.read_bytes()
+        .replace(b"CREATE TABLE cards", b"CREATE TABEL cards")
+        .replace(b"tablecards", b"table\xf1\xff\xf1\xff\xf1")
+    )
+    assert run("champion") == whole
+
+
+SIZES = {
+    "equal": (lambda n: 1.0), "zero": (lambda n: 0.0), "negative": (lambda n: -1 - n / 1000),
+    "1e308": (lambda n: 1e308), "both signs": (lambda n: (n - 6) * 1e307), "least": (lambda n: n * 5e-324),
+    "apart": (lambda n: [0.0, 1e200][n > 6]), "far apart": (lambda n: 10.0 ** (50 * n - 300)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_results_of_any_size_have_an_answer(run, home, size):
+    for track in ("one/H100", "two/B200"):
+        for number in range(12):
+            result = SIZES[size](number)
+            about = {
+                "track": track,
+                "status": "keep",
+                "hypothesis": f"idea {number}",
+                "edit_key": f"edit {number // 2}",
+            }
+            about |= {"seed": number, "platform": {"machine": f"m{number % 2}"}}
+            add_card(home / "knowledge", about | {"results": {"val_bpb": result, "delta": result}})
+    for line in (
+        "noise",
+        "champion",
+        "challengers",
+        "findings",
+        "report",
+        "sweep-confirm --budget 3",
+        "check --description x",
+    ):
+        for form in ([], ["--json"]):
+            code, output, errors = run(*line.split(), *form)
+            assert (code, errors) == (0, "") and not re.search(r"\b(nan|inf|NaN|Infinity)\b", output)
+
+
+SENTINEL = [
+    ((), "is not in this clone"),
+    (("--dry-run",), "is not in this clone"),
+    (("--every", "-1"), "argument --every: '-1' is not a whole number from 0 to 999999999"),
+    (("--track", "no"), "--track 'no' is none of the tracks: t"),
+    (("--track", "wi\udcffder"), "it is not UTF-8"),
+    (("--knowledge-dir", "slip"), "no folder slip; `commons.py init --knowledge-dir slip` makes a commons there"),
+    (("--knowledge-dir", "results.tsv"), "results.tsv is not a folder"),
+    (("--knowledge-dir", "empty"), "no kept result on any track; the sentinel repeats the champion once there is one"),
+    (("--knowledge-dir", "torn"), TORN),
+]
+
+
+@pytest.mark.parametrize(("options", "words"), SENTINEL)
+def test_a_sentinel_that_cannot_run(run, home, capfd, options, words):
+    (home / "empty").mkdir()
+    (home / "torn" / "cards").mkdir(parents=True)
+    (home / "torn" / "cards" / f"{'d' * 16}.json").touch()
+    before = contents(home)
+    try:
+        code = cli.main("worker.py", "", worker.COMMANDS, ["sentinel", "--now", *options])
+    except SystemExit as end:
+        code = end.code
+    refused((code, *capfd.readouterr()), words)
+    assert contents(home) == before
