@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.timeout(300)  # some of the commands train, and a slow machine may have company
 ROOT = Path(__file__).parent.parent
 SOURCES = [*ROOT.glob("*.py"), *(ROOT / "lab").rglob("*.py")]
 README, AGENTS = (ROOT / "README.md").read_text(), (ROOT / "AGENTS.md").read_text()
@@ -106,7 +107,6 @@ def test_the_loop_that_agents_are_told_to_run(shell) -> None:
     assert "lesson        | what it teaches" in shell(show).stdout
 
 
-@pytest.mark.timeout(300)  # some of them train
 def test_every_other_command(shell) -> None:
     lines = [line for line in dict.fromkeys(commands(README)) if line != "uv run pytest"]
     assert len(lines) >= 10
