@@ -2,7 +2,7 @@
 
 import pytest
 
-LONGEST_FIRST = ("test_train", "test_docs", "test_datasets", "test_prepare")
+LONGEST_FIRST = ("test_train", "test_docs", "test_prepare", "test_torture", "test_sync")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

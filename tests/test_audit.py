@@ -134,6 +134,7 @@ def test_the_noise_stays_within_what_repeats_and_scatter_allow():
         assert noise.repeats.behind == 8
 
 
+@pytest.mark.slow
 def test_the_total_is_more_honest_than_the_claim(tmp_path):
     claimed = believed = inside = 0.0
     for seed in range(16):

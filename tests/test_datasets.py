@@ -126,6 +126,7 @@ def test_builtin_of_another_fingerprint_is_said_aloud(wheel: Path, monkeypatch: 
     assert call_main(capsys, "--dataset", "builtin")[2] == ""
 
 
+@pytest.mark.slow
 def test_builtin_is_the_same_text_everywhere() -> None:
     """The one preparation of the real thing: its fingerprint is pinned with the versions."""
     pins = dict(re.findall(r'"(\w+)==([\d.]+)"', (ROOT / "pyproject.toml").read_text()))
