@@ -10,6 +10,7 @@ Not covered: which configurations are asked about (`lab/judgement.py`).
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -85,11 +86,15 @@ def repeats_needed(belief: Belief, mother: float, expected: float, settings: Set
     `mother` is the variance of what the edit was made from, in units of the belief.
     """
     seen = -gain(expected, belief.direction) / belief.unit
-    for runs in range(settings.confirm_repeats, MAX_REPEATS + 1):
+
+    def settled(runs: int) -> bool:
         better, _ = chances(seen_as(seen, mother + belief.variance / runs, belief.effects))
-        if better >= settings.confirm_probability or better <= settings.refute_probability:
-            return runs
-    return None
+        return better >= settings.confirm_probability or better <= settings.refute_probability
+
+    counts = range(settings.confirm_repeats, MAX_REPEATS + 1)
+    if not counts or not settled(counts[-1]):
+        return None
+    return counts[bisect_left(counts, True, key=settled)]  # more runs of the same effect only settle it more
 
 
 class Pooled(NamedTuple):
