@@ -15,7 +15,7 @@ from typing import Any
 from lab.belief import Belief, as_json, from_json
 from lab.findings import Finding, Pooled, judged, pooled
 from lab.index import Index
-from lab.settings import judging
+from lab.settings import Settings, judging
 from lab.stats import below_zero, gain, noise_prior
 from lab.tree import believe
 
@@ -74,7 +74,7 @@ def judgement(index: Index, track: str | None, everything: bool = False) -> Beli
     """The posterior of a track; None where it has no result, or all are 0 and nothing tells how large noise is."""
     if track is None:
         return None
-    settings = judging(index.knowledge)
+    settings = _settings(index)
     name, about = f"belief {track} {everything}", f"{MODEL} {settings.noise}"
     if name not in index.made:
         known = index.recall(name, about)
@@ -86,6 +86,14 @@ def judgement(index: Index, track: str | None, everything: bool = False) -> Beli
             index.remember(name, about, json.dumps(as_json(belief) if belief else None))
         index.made[name] = belief
     return index.made[name]  # type: ignore[no-any-return]
+
+
+def _settings(index: Index) -> Settings:
+    """The settings of the commons, read once for an open index: a brief asks five times."""
+    if "settings" not in index.made:
+        index.made["settings"] = judging(index.knowledge)
+    found: Settings = index.made["settings"]
+    return found
 
 
 def _judged(index: Index, track: str, everything: bool, noise: float) -> Belief | None:
@@ -152,7 +160,7 @@ def findings(index: Index, track: str | None, limit: int = 100) -> list[Finding]
         return []
     chosen = [node for node in belief.nodes.values() if node.from_parent and (node.kept or len(node.runs) > 1)]
     chosen.sort(key=lambda node: node.alone[0] - (node.from_parent or node.alone)[0])
-    settings = judging(index.knowledge)
+    settings = _settings(index)
     found = [
         judged(belief, node, {run: row_of(index, run) for run in node.runs}, settings) for node in chosen[: 2 * limit]
     ]
