@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lab.errors import StoreError
 from lab.facts import (
+    baseline,
     best_kept,
     champion,
     coverage,
@@ -17,6 +18,7 @@ from lab.facts import (
     history,
     insights,
     main_track,
+    near_margin,
     near_misses,
     open_questions,
     search,
@@ -25,8 +27,9 @@ from lab.facts import (
     tracks_of,
 )
 from lab.index import Index
-from lab.judgement import SHOWN, VALID, Row, findings, judgement
-from lab.queue import OPEN, load_queue
+from lab.items import OPEN
+from lab.judgement import SHOWN, Row, findings, judgement, settings_of
+from lab.queue import load_queue
 from lab.store import is_alive, read_json
 
 TRACKS, RELATED, FINDINGS = 20, 12, 12
@@ -77,11 +80,11 @@ def gather(index: Index, track: str | None = None, idea: str | None = None) -> R
         "tracks": [row | {"champion": best_kept(index, row["track"])} for row in tracks_of(index)[:TRACKS]],
         "noise": noise_now._asdict(),
         "champion": _champion_with_probability(index, track),
-        "first": _first(index, track),
+        "first": baseline(index, track),
         "related": search(index, idea, RELATED, every_word=False) if idea else [],
         "findings": _findings(index, track),
         "dead_ends": dead_ends(index, track, noise_now.sd, 24),
-        "near_misses": near_misses(index, track, noise_now.sd, 8),
+        "near_misses": near_misses(index, track, near_margin(index, track, settings_of(index)), 8),
         "coverage": coverage(index, track),
         "questions": open_questions(index),
         "insights": insights(index),
@@ -106,14 +109,6 @@ def _findings(index: Index, track: str | None) -> list[Row]:
            "repeats": finding.fresh}
         for finding in findings(index, track, FINDINGS)
     ]  # fmt: skip
-
-
-def _first(index: Index, track: str | None) -> Row | None:
-    """The first kept run of the track: its baseline."""
-    return index.row(
-        f"SELECT {SHOWN} FROM cards WHERE track = ? AND status = 'keep' AND {VALID} ORDER BY timestamp, id LIMIT 1",
-        track,
-    )
 
 
 def _crashes(index: Index, track: str | None, limit: int = 5) -> list[Row]:

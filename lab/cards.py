@@ -37,10 +37,19 @@ def new_id() -> str:
     return os.urandom(8).hex()
 
 
-def utc_now() -> str:
-    """The time as cards keep it: UTC with milliseconds, so that text order is time order."""
-    milliseconds = time.time_ns() // 1_000_000
+def utc_now(later: float = 0.0) -> str:
+    """The time, or that of so many seconds later, as cards keep it: UTC with milliseconds; text order is time order."""
+    milliseconds = time.time_ns() // 1_000_000 + round(later * 1000)
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(milliseconds // 1000)) + f".{milliseconds % 1000:03d}Z"
+
+
+def machine() -> str:
+    """Which machine this is: a hash of its name, or of $AUTORESEARCH_MACHINE where names change, as in containers."""
+    import hashlib
+    import socket  # neither is of use to a command that only reads
+
+    name = os.environ.get("AUTORESEARCH_MACHINE") or socket.gethostname()
+    return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
 
 def by_hand(metric: str) -> str:

@@ -34,6 +34,10 @@ class StoreError(LabError):
     """A file of the commons or of a run cannot be read or written."""
 
 
+class LeaseError(LabError):
+    """A claim of an experiment is over, or somebody else's: what was to be done with it is refused."""
+
+
 class CardError(LabError, ValueError):
     """A card breaks the schema, or does not exist."""
 

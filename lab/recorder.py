@@ -26,7 +26,6 @@ import hashlib
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -35,7 +34,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
-from lab.cards import card_path, new_id, utc_now
+from lab.cards import card_path, machine, new_id, utc_now
 from lab.edits import edit_key
 from lab.errors import DivergedError, LabError, SettingError, StoreError
 from lab.git import git
@@ -180,12 +179,6 @@ class Run:
         except LabError as failure:
             return failure
         return None
-
-
-def machine() -> str:
-    """Which machine this is: a hash of its name, or of $AUTORESEARCH_MACHINE where names change, as in containers."""
-    name = os.environ.get("AUTORESEARCH_MACHINE") or socket.gethostname()
-    return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
 
 def _run_id() -> str:

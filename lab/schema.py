@@ -29,6 +29,7 @@ PHASES = ("import", "prepare", "compile", "train", "evaluate", "record")
 ACTIONS = ("promote", "branch_followup", "replicate", "retry", "abandon", "fix_and_retry", "investigate_crash")
 STANDINGS = ("confirmed", "likely", "unclear", "refuted")  # of a finding
 GIT_ACTIONS = ("keep_commit", "git_reset")
+STRATEGIES = ("explore", "exploit", "combine", "ablation", "replicate")  # what the next experiments are for
 # What each kind of event may say about a card that exists.
 EVENT_FIELDS = {
     "annotate": (

@@ -18,7 +18,7 @@ from lab.git import common_dir, git, repository_path
 from lab.merge import FOLDERS
 from lab.store import replace, runs_dir
 
-DERIVED = ("quarantine/", "index.*", "queue.json*", "*.lock", "*.tmp")
+DERIVED = ("quarantine/", "index.*", "queue.json*", "strategy.json", "*.lock", "*.tmp")
 BEGIN, END = "# autoresearch-commons: begin", "# autoresearch-commons: end"
 
 

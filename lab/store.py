@@ -2,7 +2,7 @@
 
 A reader never sees half a file: it is written under a temporary name in the same folder, flushed,
 fsynced, and only then given its name. Every failure is a StoreError of one line.
-Not covered: locks, and what the files mean (`lab/cards.py`).
+Not covered: locks (`lab/locks.py`), and what the files mean (`lab/cards.py`).
 """
 
 import errno

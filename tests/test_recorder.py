@@ -17,9 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from lab.cards import load_cards
+from lab.cards import load_cards, machine
 from lab.decide import packet
-from lab.recorder import machine
 from lab.schema import PHASES
 from lab.store import read_json
 

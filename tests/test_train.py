@@ -26,8 +26,7 @@ import torch.nn.functional as F
 
 import platform_utils
 import prepare
-from lab import recorder
-from lab.cards import load_cards
+from lab.cards import load_cards, machine
 from lab.outcome import plain
 from lab.schema import PHASES
 from lab.store import read_json
@@ -237,7 +236,7 @@ def test_the_summary(finished):
 def test_the_card_says_what_ran_and_where(finished, data):
     run = finished["first"]
     info = platform_utils.get_device_info(CPU)
-    assert run.card["platform"] == info | {"machine": recorder.machine()}
+    assert run.card["platform"] == info | {"machine": machine()}
     assert run.card["track"] == f"local.{data.fingerprint[:6]}-v512-t64-{STEPS}steps/{info['device_class']}"
     assert (run.card["preset"], run.card["seed"], finished["other seed"].card["seed"]) == ("tiny", 42, 7)
     assert finished["other seed"].card["track"] == f"local.{data.fingerprint[:6]}-v512-t64-1s/{info['device_class']}"

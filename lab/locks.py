@@ -1,0 +1,44 @@
+"""A lock that processes share: a file that one of them holds at a time.
+
+    with locked(knowledge / "queue.json.lock"):
+        ...                                             # nobody else is in here
+
+It works on every system (filelock) and is free at once when its holder dies, by kill -9 too.
+Not covered: file systems whose locks do not work between machines.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lab.errors import StoreError
+
+TIMEOUT_SECONDS = 60.0
+POLL_SECONDS = 0.002
+
+
+@contextmanager
+def locked(path: Path, timeout: float = TIMEOUT_SECONDS) -> Iterator[None]:
+    """Hold the lock of this file, made when missing: no other process, or thread, does within.
+
+    It is free at once when its holder dies. StoreError where it cannot be had in time, or not at all.
+    """
+    from filelock import lock_descriptor  # 60 ms that a reader has no use for
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOINHERIT", 0), 0o666)
+    except OSError as error:
+        raise StoreError(f"cannot lock {path}: {error.strerror}; make the folder writable") from error
+    try:
+        # A try costs microseconds, where a FileLock's costs as much as what is done under it.
+        give_up = time.monotonic() + timeout
+        while not lock_descriptor(descriptor, blocking=False):
+            if time.monotonic() > give_up:
+                raise StoreError(f"{path} has been held for {timeout:g} s; end the process that holds it")
+            time.sleep(POLL_SECONDS)
+        yield
+    finally:
+        os.close(descriptor)
