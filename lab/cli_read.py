@@ -9,6 +9,7 @@ from lab.brief import DATA_NOTE, DEFAULT_TOKENS, brief_text, card_text, one_line
 from lab.briefing import gather, queued, running
 from lab.cli import Arguments, answer, arg, command
 from lab.index import Index
+from lab.judgement import settings_of
 from lab.schema import EXPORT_FORMATS, PLOT_KINDS
 from lab.stats import UNDER_EXPLORED_RUNS, saturated
 from lab.store import runs_dir
@@ -136,7 +137,8 @@ def cmd_near_misses(args: Arguments) -> None:
     """List runs that were not kept though noise could hide a gain"""
     with Index(args.knowledge_dir) as index:
         track = facts.main_track(index, args.track)
-        rows = facts.near_misses(index, track, facts.track_noise(index, track).sd, args.limit)
+        margin = facts.near_margin(index, track, settings_of(index))
+        rows = facts.near_misses(index, track, margin, args.limit)
     _list(args, rows, "no run came close to its champion")
 
 

@@ -13,9 +13,11 @@ from lab.errors import CardError, SettingError
 from lab.index import Index
 from lab.judgement import SHOWN, VALID, Row, judgement
 from lab.schema import CATEGORIES
+from lab.settings import Settings
 from lab.stats import Noise, gain
 
 CANDIDATES = 200  # the newest so many runs are looked at for near misses and dead ends
+UNKNOWN_NEAR = 0.002  # bpb: how far from the champion a near miss is where nothing tells how large noise is
 SEARCH_WORDS = 100  # of a text; SQLite takes no more than 256
 
 
@@ -88,6 +90,14 @@ def best_kept(index: Index, track: str | None) -> Row | None:
     return best
 
 
+def baseline(index: Index, track: str | None) -> Row | None:
+    """The first kept run of the track."""
+    return index.row(
+        f"SELECT {SHOWN} FROM cards WHERE track = ? AND status = 'keep' AND {VALID} ORDER BY timestamp, id LIMIT 1",
+        track,
+    )
+
+
 def track_noise(index: Index, track: str | None) -> Noise:
     """The noise of a track, and what it rests on."""
     belief = judgement(index, track)
@@ -148,9 +158,14 @@ def _best_valid(name: str) -> str:
     return f"CASE max(direction) WHEN 'min' THEN min({valid}) ELSE max({valid}) END"
 
 
-def near_misses(index: Index, track: str | None, sd: float | None, limit: int = 10) -> list[Row]:
-    """Runs that were not kept though noise of this standard deviation could hide a gain, the closest first."""
-    margin = (sd or 0.0) * 2**0.5  # both runs are noisy; unknown only where there is no result at all
+def near_margin(index: Index, track: str | None, settings: Settings) -> float:
+    """How far from the champion a near miss is, in the metric: as it is set, or as far as noise reaches."""
+    sd = track_noise(index, track).sd
+    return settings.near_miss or (sd * 2**0.5 if sd else UNKNOWN_NEAR)  # both runs are noisy
+
+
+def near_misses(index: Index, track: str | None, margin: float, limit: int = 10) -> list[Row]:
+    """Runs that were not kept and came this close to the champion of their moment, or past it; the closest first."""
     close = [row for row in _not_kept(index, track) if row["delta"] is not None and _loss(row) <= margin]
     return sorted(close, key=_loss)[:limit]
 

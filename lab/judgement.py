@@ -74,7 +74,7 @@ def judgement(index: Index, track: str | None, everything: bool = False) -> Beli
     """The posterior of a track; None where it has no result, or all are 0 and nothing tells how large noise is."""
     if track is None:
         return None
-    settings = _settings(index)
+    settings = settings_of(index)
     name, about = f"belief {track} {everything}", f"{MODEL} {settings.noise}"
     if name not in index.made:
         known = index.recall(name, about)
@@ -88,7 +88,7 @@ def judgement(index: Index, track: str | None, everything: bool = False) -> Beli
     return index.made[name]  # type: ignore[no-any-return]
 
 
-def _settings(index: Index) -> Settings:
+def settings_of(index: Index) -> Settings:
     """The settings of the commons, read once for an open index: a brief asks five times."""
     if "settings" not in index.made:
         index.made["settings"] = judging(index.knowledge)
@@ -160,7 +160,7 @@ def findings(index: Index, track: str | None, limit: int = 100) -> list[Finding]
         return []
     chosen = [node for node in belief.nodes.values() if node.from_parent and (node.kept or len(node.runs) > 1)]
     chosen.sort(key=lambda node: node.alone[0] - (node.from_parent or node.alone)[0])
-    settings = _settings(index)
+    settings = settings_of(index)
     found = [
         judged(belief, node, {run: row_of(index, run) for run in node.runs}, settings) for node in chosen[: 2 * limit]
     ]

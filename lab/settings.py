@@ -26,7 +26,8 @@ class Settings(NamedTuple):
     `direction` says whether the smaller ("min") or the larger ("max") value of `metric` is the better one. A name in
     `editable` or `frozen` may be a folder. `knowledge_branch` is where `commons.py sync` shares the records.
 
-    What follows `knowledge_branch` decides what a result means; `ALLOWED` has a word on each, docs/judgement.md more.
+    What follows `knowledge_branch` decides what a result means (docs/judgement.md), and from `recent_runs` on what is
+    tried next (`lab/strategy.py`); `ALLOWED` has a word on each.
     """
 
     metric: str = "val_bpb"
@@ -46,6 +47,11 @@ class Settings(NamedTuple):
     same_error: int = 3
     sentinel_every: int = 25
     price_per_hour: float = 0.0
+    recent_runs: int = 10
+    crash_rate: float = 0.5
+    keep_rate: float = 0.3
+    plateau_runs: int = 10
+    near_miss: float = 0.0
 
 
 def load_settings(folder: Path) -> Settings:
@@ -67,12 +73,12 @@ def load_settings(folder: Path) -> Settings:
 
 
 def judging(knowledge: Path) -> Settings:
-    """The settings that decide what the results of a commons mean: those of the project around it, or of this folder.
+    """What the results of a commons mean and what to do next: the settings of the project around it, or this folder's.
 
     Nothing is parsed where the project leaves them at their defaults: that costs more than a command has to spare.
     """
     root = project_root(knowledge) or project_root(Path())
-    if root is None or not any(name.encode() in (root / "pyproject.toml").read_bytes() for name in JUDGING):
+    if root is None or not any(name.encode() in (root / "pyproject.toml").read_bytes() for name in JUDGING + DIRECTING):
         return Settings()
     return load_settings(root)
 
@@ -160,5 +166,14 @@ ALLOWED: dict[str, tuple[Callable[[Any], bool], str, str]] = {
     "same_error": (*_COUNT, "crashes alike after which somebody should look into it"),
     "sentinel_every": (*_WHOLE, "experiments on a machine before `worker.py sentinel` repeats the champion; 0: never"),
     "price_per_hour": (*_AMOUNT, "of the device, in any currency, for the report; 0: unknown"),
+    "recent_runs": (*_COUNT, "the newest so many new ideas make the rates of crashes and of kept ones"),
+    "crash_rate": (*_SHARE, "exploit, with small steps, when more of them crash"),
+    "keep_rate": (*_SHARE, "exploit when more of them are kept"),
+    "plateau_runs": (*_COUNT, "new ideas in a row without a gain are a plateau: combine near misses, or ablate"),
+    "near_miss": (
+        *_AMOUNT, "how far from the champion a near miss is, in the metric; 0: as far as noise reaches, or 0.002 "
+        "where that is unknown",
+    ),
 }  # fmt: skip
-JUDGING = Settings._fields[Settings._fields.index("knowledge_branch") + 1 :]
+_FIRST = Settings._fields.index("knowledge_branch") + 1, Settings._fields.index("recent_runs")
+JUDGING, DIRECTING = Settings._fields[_FIRST[0] : _FIRST[1]], Settings._fields[_FIRST[1] :]
