@@ -1,19 +1,16 @@
 """The command `commons.py sweep-confirm`: repeats where they change the most decisions, put into the queue."""
 
 from collections.abc import Iterable
-from itertools import islice
 
-from lab.belief import Belief
 from lab.brief import DATA_NOTE, counted, one_line
 from lab.cli import Arguments, answer, arg, command
 from lab.cli_read import TRACK, positive
 from lab.facts import main_track
 from lab.index import Index
 from lab.judgement import judgement
-from lab.queue import OPEN, Item, add_to_queue, load_queue
-from lab.sweep import Repeat, Row, fresh_seeds, spend
-
-PRIORITY = 3  # before new ideas, which have 5
+from lab.planning import repeat_items, runs_of
+from lab.queue import add_to_queue, load_queue
+from lab.sweep import Repeat, Row
 
 
 @command(
@@ -24,40 +21,17 @@ PRIORITY = 3  # before new ideas, which have 5
 def cmd_sweep_confirm(args: Arguments) -> None:
     """Queue the repeats that change the most decisions: what stays in, and what becomes champion"""
     queue = load_queue(args.knowledge_dir)
-    items: list[Item] = []
     with Index(args.knowledge_dir) as index:
         track = main_track(index, args.track)
         belief = judgement(index, track)
-        known = _rows(index, belief)
-        waiting = [item for item in queue if item.get("status") in OPEN and item.get("replicates") in known]
-        repeats = spend(belief, known.values(), args.budget, [item["replicates"] for item in waiting]) if belief else []
-        for repeat in repeats:
-            row = known[repeat.card]
-            runs = belief.nodes[repeat.card].runs if belief else ()
-            taken = [known[run]["seed"] for run in runs]
-            taken += [item.get("seed") for item in waiting if item["replicates"] in runs]
-            items += [_item(row, repeat, seed) for seed in islice(fresh_seeds(taken), repeat.runs)]
+        known = runs_of(index, belief)
+    repeats, items = repeat_items(belief, known, args.budget, queue)
+    waiting = [item for item in queue if item["replicates"] in known]
     added = items if args.dry_run else add_to_queue(args.knowledge_dir, items)
     found = {"track": track, "repeats": [repeat._asdict() for repeat in repeats], "items": added}
     said = _text(track, repeats, {row["id"]: row for row in known.values()}, len(waiting))
     done = "nothing is added to the queue (--dry-run)" if args.dry_run else f"added to the queue: {len(added)}"
     answer(args, found, f"{said}\n{done}" if repeats else said)
-
-
-def _rows(index: Index, belief: Belief | None) -> dict[str, Row]:
-    """The runs that a belief rests on, by their ids: others may write cards meanwhile."""
-    runs = [run for node in belief.nodes.values() for run in node.runs] if belief else []
-    found = ((run, index.row("SELECT * FROM cards WHERE id = ?", run)) for run in runs)
-    return {run: row for run, row in found if row}
-
-
-def _item(row: Row, repeat: Repeat, seed: int) -> Item:
-    """The item of the queue for one run."""
-    return {
-        "description": f"repeat of {row['id']} with seed {seed}: {row['hypothesis'] or 'no hypothesis'}",
-        "mode": "replicate", "priority": PRIORITY, "category": row["category"], "track": row["track"],
-        "replicates": row["id"], "seed": seed, "commit": row["commit_id"], "why": repeat.settles,
-    }  # fmt: skip
 
 
 def _text(track: str | None, repeats: Iterable[Repeat], rows: dict[str, Row], waiting: int) -> str:

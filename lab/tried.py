@@ -77,9 +77,12 @@ def candidates(index: Index, idea: Idea, family: str | None = None, tags: Sequen
         if where.startswith(BY_CONSTANTS):
             _add_changes(index, rows)
         found |= rows
-    kept: dict[str | None, list[str]] = {}
-    for row in index.rows("SELECT track, timestamp FROM cards WHERE status = 'keep' ORDER BY timestamp"):
-        kept.setdefault(row["track"], []).append(row["timestamp"])
+    if "kept times" not in index.made:  # a plan asks twenty times
+        times_kept: dict[str | None, list[str]] = {}
+        for row in index.rows("SELECT track, timestamp FROM cards WHERE status = 'keep' ORDER BY timestamp"):
+            times_kept.setdefault(row["track"], []).append(row["timestamp"])
+        index.made["kept times"] = times_kept
+    kept = index.made["kept times"]
     for row in found.values():
         times = kept.get(row["track"], [])
         row["keeps_since"] = len(times) - bisect_right(times, row["timestamp"])
@@ -125,7 +128,9 @@ def _called(name: str) -> list[str]:
 def _by_constants(index: Index, idea: Idea) -> Iterable[tuple[str, list[str]]]:
     """Runs that changed a constant whose name means what the idea is about."""
     subjects = [change.subject for text in idea.texts for change in read(text) if change.subject]
-    constants = [row["name"] for row in index.rows("SELECT DISTINCT name FROM changes")]
+    if "constants" not in index.made:
+        index.made["constants"] = [row["name"] for row in index.rows("SELECT DISTINCT name FROM changes")]
+    constants = index.made["constants"]
     about = [name for name in constants if any(change.subject in subjects for change in read(name))]
     if about[:CHUNK]:
         marks = ", ".join("?" * len(about[:CHUNK]))
