@@ -1,17 +1,18 @@
 """Run experiments on this machine.
 
+    uv run worker.py work --agent hpo           experiments from the queue, one after the other
     uv run worker.py sentinel                   the champion once more where it is due: has the machine drifted?
     uv run worker.py --help                     all commands
 
-Exit codes: 0 done, or nothing was due; 1 the machine has drifted; 2 it could not be done.
-Not covered: reading the commons (commons.py).
+Exit codes: 0 done, or nothing was due; 1 the machine has drifted; 2 it could not be done; 130 and 143 interrupted.
+Not covered: reading the commons (commons.py) and deciding what to run (director.py).
 """
 
 import sys
 
 from lab import cli
 
-COMMANDS = {"sentinel": "lab.cli_worker"}
+COMMANDS = {"work": "lab.cli_work", "sentinel": "lab.cli_worker"}
 
 if __name__ == "__main__":
     sys.exit(cli.main("worker.py", __doc__ or "", COMMANDS, sys.argv[1:]))

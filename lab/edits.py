@@ -70,7 +70,7 @@ def _module_text(statements: list[ast.stmt]) -> str:
             continue
         if name is not None and value is not None and _is_constant(value, known):
             run[name] = _text(value, known)
-            number = _number(value, known)
+            number = number_of(value, known)
             known.pop(name, None)
             if number is not None:
                 known[name] = number
@@ -108,7 +108,7 @@ def _assignment(statement: ast.stmt) -> tuple[str | None, ast.expr | None]:
 def _is_constant(node: ast.expr, known: Mapping[str, Number]) -> bool:
     if isinstance(node, (ast.Tuple, ast.List)):
         return all(_is_constant(item, known) for item in node.elts)
-    return isinstance(node, ast.Constant) or _number(node, known) is not None
+    return isinstance(node, ast.Constant) or number_of(node, known) is not None
 
 
 def _does_nothing(node: Any) -> bool:
@@ -125,7 +125,7 @@ def _text(node: Any, known: Mapping[str, Number] = _NOTHING_KNOWN) -> str:
         return f"JoinedStr({_text(parts, known)})"
     if not isinstance(node, ast.AST):
         return ascii(node)  # repr shows a character or not, depending on the version of Unicode
-    number = _number(node, known)
+    number = number_of(node, known)
     if number is not None:
         return number.hex() if isinstance(number, float) else f"{number:#x}"
     if isinstance(node, ast.Constant):
@@ -138,7 +138,7 @@ def _text(node: Any, known: Mapping[str, Number] = _NOTHING_KNOWN) -> str:
     return f"{type(node).__name__}({','.join(fields)})"
 
 
-def _number(node: ast.AST, known: Mapping[str, Number]) -> Number | None:
+def number_of(node: ast.AST, known: Mapping[str, Number] = _NOTHING_KNOWN) -> Number | None:
     """The number that an expression of literals and `known` names stands for; None when it is anything else."""
     if isinstance(node, ast.Constant):
         literal = node.value  # a bool is an int to Python, but no number here
@@ -146,10 +146,10 @@ def _number(node: ast.AST, known: Mapping[str, Number]) -> Number | None:
     if isinstance(node, ast.Name):
         return known.get(node.id)
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        operand = _number(node.operand, known)
+        operand = number_of(node.operand, known)
         return None if operand is None else -operand
     if isinstance(node, ast.BinOp) and type(node.op) in _ARITHMETIC:
-        left, right = _number(node.left, known), _number(node.right, known)
+        left, right = number_of(node.left, known), number_of(node.right, known)
         return None if left is None or right is None else _calculate(type(node.op), left, right)
     return None
 

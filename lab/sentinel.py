@@ -9,26 +9,23 @@ Not covered: what to do about the results of a machine that drifted, and runs of
 
 import hashlib
 import math
-import os
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from lab.belief import Belief, Node
 from lab.brief import one_line
-from lab.cards import card_path, new_id
+from lab.cards import card_path, machine, new_id
 from lab.errors import LabError, SettingError, StoreError
 from lab.facts import main_track
 from lab.git import full_hash, git
 from lab.index import Index
 from lab.judgement import judgement
-from lab.recorder import machine
-from lab.runner import interruptible, run_group, worktree
+from lab.runner import environment, interruptible, run_commit
 from lab.schema import Card, finite
 from lab.settings import load_settings
 from lab.stats import median
-from lab.store import read_json, replace, runs_dir
+from lab.store import read_json, runs_dir
 from lab.sweep import fresh_seeds
 from lab.tree import MIN_STEPS
 
@@ -124,7 +121,7 @@ def commit_of(card: Card, project: Path) -> str:
     found = full_hash(project, named) if named else None
     if found is None or not found.startswith(named):  # a ledger's "baseline" may be the name of a branch here
         raise StoreError(
-            f"the champion {card['id']} cannot be run again: its commit {named or '(unknown)'} is not in this "
+            f"card {card['id']} cannot be run again: its commit {named or '(unknown)'} is not in this "
             "clone; fetch it, or run it where it was run"
         )
     return found
@@ -143,7 +140,7 @@ def script_of(card: Card, project: Path) -> bytes:
         if source is not None and card["train_sha256"] in (None, hashlib.sha256(source).hexdigest()):
             return source
     raise StoreError(
-        f"the champion {card['id']} cannot be run again: the {name} that ran is neither in {kept.parent} nor in "
+        f"card {card['id']} cannot be run again: the {name} that ran is neither in {kept.parent} nor in "
         f"commit {card['commit']}; run it where it was run"
     )
 
@@ -153,15 +150,11 @@ def repeat(watch: Watch, project: Path, knowledge: Path) -> Card:
 
     LabError where it cannot be run, is interrupted or gives no result; StoreError where its script is not here.
     """
-    card, settings = watch.card, load_settings(project)
-    commit, source = commit_of(card, project), script_of(card, project)
-    run = new_id()
+    card, run = watch.card, new_id()
+    commit, files = commit_of(card, project), {load_settings(project).editable[0]: script_of(card, project)}
     log = runs_dir(project) / run / "run.log"
-    with interruptible(), worktree(project, commit) as folder:
-        replace(folder / settings.editable[0], source)
-        log.parent.mkdir(parents=True, exist_ok=True)
-        environment = _environment(watch, run, project, knowledge)
-        code = run_group(shlex.split(settings.command), folder, environment, log)
+    with interruptible():
+        code = run_commit(project, commit, files, environment(project, knowledge, _told(watch, run)), log)
     path = card_path(knowledge, run)
     if not path.exists():
         raise LabError(f"the repeat of {card['id']} left no card (exit code {code}); {log} has what it said")
@@ -177,24 +170,16 @@ def repeat(watch: Watch, project: Path, knowledge: Path) -> Card:
     return made
 
 
-def _environment(watch: Watch, run: str, project: Path, knowledge: Path) -> dict[str, str]:
-    """What the repeat is told: who it is, where its records go, and to use the packages that are installed."""
+def _told(watch: Watch, run: str) -> dict[str, str]:
+    """What the repeat is told: who it is and what it is for."""
     card = watch.card
-    told = {
+    return {
         "AUTORESEARCH_RUN_ID": run,
         "AUTORESEARCH_SEED": str(watch.seed),
         "AUTORESEARCH_HYPOTHESIS": f"repeat of {card['id']}: {one_line(card['hypothesis'] or 'no hypothesis')}",
         "AUTORESEARCH_TAGS": TAGS,
         "AUTORESEARCH_CATEGORY": card["category"] or "",
-        "AUTORESEARCH_RUNS_DIR": str(runs_dir(project)),
-        "KNOWLEDGE_DIR": str(knowledge.absolute()),
     }
-    # uv would make an environment for every new checkout: the repeat is to run in the one the others ran in.
-    installed = next((at / ".venv" for at in (project, *project.parents) if (at / ".venv").is_dir()), None)
-    if installed:
-        told |= {"UV_PROJECT_ENVIRONMENT": str(installed), "UV_NO_SYNC": "1"}
-    foreign = ("AUTORESEARCH_RUN_DIR", "AUTORESEARCH_SUMMARY_PATH")  # of another run
-    return {name: value for name, value in os.environ.items() if name not in foreign} | told
 
 
 def judge(watch: Watch, card: Card) -> Found:

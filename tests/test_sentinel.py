@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.cards import load_cards
-from lab.recorder import machine
+from lab.cards import load_cards, machine
 
 ROOT = Path(__file__).parent.parent
 TOY = f"""
@@ -214,7 +213,7 @@ def test_a_champion_that_was_not_committed_runs_as_it_was(copy):
     done = box.sentinel("--now")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        f"error: the champion {champion['id']} cannot be run again: the train.py that ran is neither in "
+        f"error: card {champion['id']} cannot be run again: the train.py that ran is neither in "
         f"{box.folder / 'runs' / champion['id']} nor in commit {champion['commit']}; run it where it was run\n"
     )
 
@@ -242,7 +241,7 @@ def test_a_commit_that_is_not_here_is_named(copy):
     done = box.sentinel("--now")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        f"error: the champion {champion['id']} cannot be run again: its commit {champion['commit']} is not in this "
+        f"error: card {champion['id']} cannot be run again: its commit {champion['commit']} is not in this "
         "clone; fetch it, or run it where it was run\n"
     )
 
@@ -269,7 +268,7 @@ def test_a_command_that_is_not_there_is_named(copy):
     done = box.sentinel("--now")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        "error: command = 'no-such-program' cannot be started: No such file or directory; install it\n"
+        "error: cannot start 'no-such-program': No such file or directory; install it or name another\n"
     )
     assert box.cards("sentinel") == []
 

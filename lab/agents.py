@@ -1,0 +1,118 @@
+"""Who makes an edit: any command line, told the task by a prompt, in a checkout that nobody else uses.
+
+    files = ask_agent("claude -p {prompt}", item, brief, project, knowledge, commit, runs / run)
+
+What it may edit is the project's setting; whatever else it changes is refused. Only the contents of these files are
+taken: its commits, its index and what it leaves in ignored places take no part in the run.
+Not covered: an agent that reaches outside of its checkout, and what it costs.
+"""
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from lab.brief import DATA_NOTE, one_line
+from lab.errors import LabError, SettingError, StoreError
+from lab.git import repository_path, run_git
+from lab.runner import OvertimeError, environment, run_group, worktree
+from lab.settings import Settings, load_settings
+from lab.store import replace
+
+AGENT_SECONDS = 1800.0
+MAX_NAMES = 5  # of files, in a message
+MAX_IDEA_CHARACTERS = 2000
+NOTES = ".autoresearch"  # the folder for the agent to read from; it holds a .gitignore that hides it from git
+
+Item = dict[str, Any]
+
+
+class RefusedError(LabError):
+    """What an item of the queue asks for cannot be run; to try again would change nothing."""
+
+
+class AgentError(LabError):
+    """The agent's command failed, by its exit code or at its time limit."""
+
+
+def task_of(item: Item, settings: Settings, folder: Path) -> str:
+    """The prompt for an item that is to be worked on in this folder: the task, what may be done, where to read on."""
+    better = "smaller" if settings.direction == "min" else "larger"
+    about = {"category": item.get("category"), "why": item.get("why")}
+    lines = [
+        "You are the worker for one experiment. This folder is a checkout of your own.",
+        *(["Read worker.md here before anything else."] if (folder / "worker.md").is_file() else []),
+        "",
+        "Make the edit that this idea asks for, and nothing else.",
+        DATA_NOTE,
+        f"  | {one_line(item['description'], MAX_IDEA_CHARACTERS)}",
+        *(f"  {name} | {one_line(value, MAX_IDEA_CHARACTERS)}" for name, value in about.items() if value),
+        "",
+        f"- The metric is {settings.metric}; {better} is better.",
+        f"- Edit only {', '.join(settings.editable)}. With any other change, or a new file, the edit is not run.",
+        "- Do not run the experiment and do not commit: both are done for you, and the result is recorded.",
+        f"- What earlier experiments found: {NOTES}/brief.md (also named by $AUTORESEARCH_BRIEF).",
+        "- Where the idea cannot be carried out, change nothing and say why.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def ask_agent(
+    agent: str, item: Item, brief: str, project: Path, knowledge: Path, commit: str, run_folder: Path
+) -> dict[str, bytes]:
+    """The files that the agent has changed in a checkout of the commit: {path from the project's folder: content}.
+
+    `agent` is a command line; {prompt} in it stands for the task, which otherwise comes on standard input. What it
+    prints goes to agent.log in the run's folder. AgentError where it fails, RefusedError where it has changed what it
+    may not, SettingError where it cannot be started.
+    """
+    settings, log = load_settings(project), run_folder / "agent.log"
+    with worktree(project, commit) as folder:
+        notes = folder / NOTES
+        task = task_of(item, settings, folder)
+        written = {run_folder / "task.md": task, notes / ".gitignore": "*\n", notes / "brief.md": brief + "\n"}
+        for path, text in written.items():
+            replace(path, text.encode("utf-8", "replace"))
+        command = [word.replace("{prompt}", task) for word in command_of(agent)]
+        given = None if "{prompt}" in agent else run_folder / "task.md"
+        told = environment(project, knowledge, {"AUTORESEARCH_BRIEF": str(notes / "brief.md")})
+        try:
+            code = run_group(command, folder, told, log, given=given, limit=AGENT_SECONDS)
+        except OvertimeError as error:
+            raise AgentError(f"the agent failed: {error}; {log} has what it said") from error
+        if code:
+            raise AgentError(f"the agent failed with exit code {code}; {log} has what it said")
+        return _changed(folder, commit, settings)
+
+
+def command_of(agent: str) -> list[str]:
+    """The words of an agent's command line. SettingError where it has none, or a quote that does not end."""
+    try:
+        words = shlex.split(agent)
+    except ValueError as error:
+        raise SettingError(f"--agent {agent!r} is no command line ({error}); mend its quotes") from error
+    if not words:
+        raise SettingError('--agent is empty; give a command such as "claude -p {prompt}", or hpo')
+    return words
+
+
+def _changed(folder: Path, commit: str, settings: Settings) -> dict[str, bytes]:
+    """The files in a checkout's folder of the project that differ from the commit. RefusedError where one may not."""
+    found = repository_path(folder, folder)
+    if found is None:
+        raise RefusedError("the agent took the checkout out of git: what it changed cannot be told")
+    top, below = found
+    try:
+        tracked = run_git(top, "diff", "--name-only", "--no-renames", "--no-ext-diff", "-z", commit)
+        new = run_git(top, "ls-files", "--others", "--exclude-standard", "-z")
+    except StoreError as error:
+        raise RefusedError(f"what the agent changed cannot be told: {error}") from error
+    names = sorted({name.decode("utf-8", "replace") for name in (tracked + new).split(b"\0") if name})
+    allowed = [below + name for name in settings.editable]
+    forbidden = [name for name in names if not any(name == path or name.startswith(f"{path}/") for path in allowed)]
+    if forbidden:
+        more = f" and {len(forbidden) - MAX_NAMES} more" if len(forbidden) > MAX_NAMES else ""
+        listed = ", ".join(one_line(name) for name in forbidden[:MAX_NAMES]) + more
+        raise RefusedError(f"the agent changed {listed}; only {', '.join(settings.editable)} may be edited")
+    if gone := [name for name in names if (top / name).is_symlink() or not (top / name).is_file()]:
+        raise RefusedError(f"the agent removed {one_line(gone[0])}, or left no plain file there; edit it in place")
+    return {name.removeprefix(below): (top / name).read_bytes() for name in names}

@@ -1,0 +1,162 @@
+"""What an item of the queue asks to be run, as a commit: changed constants, an agent's edit, or an earlier run.
+
+    proposal = propose(item, project, knowledge, "refs/heads/autoresearch/mar8", None, runs / run)
+    advance(project, "refs/heads/autoresearch/mar8", proposal)          # once it is kept
+
+An edit starts from the tip of the session's branch; without one from the champion of the track as it ran; and where
+that did not run in this clone, from HEAD. The commit is made of the editable files alone, on an index of its own.
+Not covered: running it (`lab/work.py`).
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lab.agents import Item, RefusedError, ask_agent
+from lab.brief import brief_text, one_line
+from lab.briefing import gather, queued, running
+from lab.edits import edit_key
+from lab.errors import CardError, SettingError, StoreError
+from lab.facts import champion, main_track, tracks_of
+from lab.git import commit_blobs, full_hash, git, move_ref, repository_path, run_git
+from lab.index import Index
+from lab.knobs import set_constants
+from lab.novelty import NOT_THE_IDEAS_FAULT
+from lab.sentinel import commit_of, script_of
+from lab.settings import load_settings
+from lab.store import runs_dir
+
+BRIEF_TOKENS = 600
+MAX_SUBJECT_CHARACTERS = 200
+
+
+class Proposal(NamedTuple):
+    """A commit to run, with these `files` of the project over it; `tip` is where the session's branch was."""
+
+    commit: str
+    files: dict[str, bytes]
+    tip: str | None
+
+
+def propose(item: Item, project: Path, knowledge: Path, branch: str, agent: str | None, run_folder: Path) -> Proposal:
+    """What is to be run for an item.
+
+    RefusedError where that is nothing, has been run on this track, or cannot be made; AgentError where the agent fails.
+    Errors of any other kind are not the item's.
+    """
+    script = load_settings(project).editable[0]
+    if item["replicates"]:
+        return _earlier(item, project, knowledge, script)
+    base, tip, config = _base(item, project, knowledge, branch, script)
+    if item["changes"] is None:
+        files = _asked(item, project, knowledge, base, agent, run_folder)
+    else:
+        try:
+            source = source_of(project, base, script).decode()
+            files = {script: set_constants(source, item["changes"], config, script).encode()}
+        except (SettingError, UnicodeDecodeError) as error:
+            raise RefusedError(f"the changes cannot be made: {error}") from error
+    commit = _commit(project, base, files, one_line(item["description"], MAX_SUBJECT_CHARACTERS))
+    if item["changes"] != {}:  # that is the baseline, which need not be new
+        if commit == base:
+            who = "the agent changed" if item["changes"] is None else "these values change"
+            raise RefusedError(f"{who} nothing")
+        if set(files) == {script}:  # which the key of an edit is of
+            _refuse_duplicate(item, knowledge, files[script])
+    return Proposal(commit, {}, tip)
+
+
+def advance(project: Path, branch: str, proposal: Proposal) -> str:
+    """Make its commit the tip of the branch, unless somebody else has moved that meanwhile; what was done, in words."""
+    name, commit = branch.removeprefix("refs/heads/"), proposal.commit
+    try:
+        where = run_git(project, "for-each-ref", "--format=%(worktreepath)", branch).decode().strip()
+        if where and full_hash(project, branch) == proposal.tip:
+            # Somebody has the branch checked out: the files there go along, where nobody is editing them.
+            run_git(Path(where), "merge", "--ff-only", "--no-autostash", "--quiet", commit)
+        elif where or not move_ref(project, branch, commit, proposal.tip):
+            return f"{name} has moved meanwhile; {commit[:12]} is not on it"
+    except StoreError as error:
+        return f"{name} stays where it is: {error}"
+    return f"{name} is at {commit[:12]}"
+
+
+def source_of(project: Path, commit: str, name: str) -> bytes:
+    """A file of the project in a commit. StoreError where it is not there."""
+    return run_git(project, "show", "--end-of-options", f"{commit}:./{name}")
+
+
+def _earlier(item: Item, project: Path, knowledge: Path, script: str) -> Proposal:
+    """The run that is to be repeated, as it was."""
+    with Index(knowledge) as index:
+        try:
+            card = index.read(item["replicates"])
+            return Proposal(commit_of(card, project), {script: script_of(card, project)}, None)
+        except (StoreError, CardError) as error:
+            raise RefusedError(f"there is nothing to repeat: {error}") from error
+
+
+def _base(
+    item: Item, project: Path, knowledge: Path, branch: str, script: str
+) -> tuple[str, str | None, dict[str, Any] | None]:
+    """(the commit that an edit starts from, the branch's tip, the champion's constants)."""
+    with Index(knowledge) as index:
+        best = champion(index, item["track"] or main_track(index))
+        card = index.read(best["id"]) if best else None
+    config = card["config"] if card else None
+    if tip := full_hash(project, branch):
+        return tip, tip, config
+    if card:
+        try:
+            commit, source = commit_of(card, project), script_of(card, project)
+        except StoreError:
+            pass  # it ran elsewhere
+        else:
+            return _commit(project, commit, {script: source}, f"card {card['id']} as it ran"), None, config
+    head = full_hash(project, "HEAD")
+    if head is None:
+        raise StoreError(f"{project} is in no git repository with a commit; experiments are commits, make the first")
+    return head, None, config
+
+
+def _asked(
+    item: Item, project: Path, knowledge: Path, base: str, agent: str | None, run_folder: Path
+) -> dict[str, bytes]:
+    """What the agent makes of the idea."""
+    if agent is None:
+        raise RefusedError("it names no `changes`, and this worker has no agent; requeue it for one with --agent CMD")
+    with Index(knowledge) as index:
+        known = item["track"] in [row["track"] for row in tracks_of(index)]
+        found = gather(index, item["track"] if known else None, item["description"])
+        found |= {"running": running(index, runs_dir(project)), "queue": queued(knowledge)}
+    return ask_agent(agent, item, brief_text(found, BRIEF_TOKENS), project, knowledge, base, run_folder)
+
+
+def _refuse_duplicate(item: Item, knowledge: Path, source: bytes) -> None:
+    """RefusedError where this very edit has a result on the track, or crashed by its own fault."""
+    key = edit_key(source)
+    if key is None:
+        return  # it does not parse: the run will tell
+    marks = ", ".join("?" * len(NOT_THE_IDEAS_FAULT))
+    with Index(knowledge) as index:
+        row = index.row(
+            # What crashed on its way up names no track.
+            "SELECT id, status FROM cards WHERE edit_key = ? AND (track IS ? OR track IS NULL) "
+            f"AND status != 'retracted' AND coalesce(error_kind, '') NOT IN ({marks}) ORDER BY timestamp DESC LIMIT 1",
+            key, item["track"] or main_track(index), *NOT_THE_IDEAS_FAULT,
+        )  # fmt: skip
+    if row:
+        raise RefusedError(f"it has been run: card {row['id']} ({row['status']}) is this very edit")
+
+
+def _commit(project: Path, base: str, files: dict[str, bytes], subject: str) -> str:
+    """A commit on top of `base` with these files of the project, or `base` itself where it has them."""
+    found = repository_path(project, project)
+    if found is None:
+        raise StoreError(f"{project} is in no git repository; experiments are commits")
+    top, below = found
+    blobs = {}
+    for name, content in files.items():
+        blob = run_git(top, "hash-object", "-w", "--stdin", stdin=content).decode().strip()
+        if git(top, "rev-parse", "--verify", "--quiet", f"{base}:{below}{name}") != f"{blob}\n".encode():
+            blobs[below + name] = blob
+    return commit_blobs(top, base, blobs, subject) if blobs else base
