@@ -1,0 +1,62 @@
+"""The command `director.py run`: plan and run experiments, with a live line on a terminal and JSON lines elsewhere."""
+
+import math
+import sys
+from argparse import ArgumentTypeError
+
+from lab.cli import Arguments, arg, command
+from lab.cli_read import TRACK, positive
+
+PLANNED = 10  # ideas that --plan-only prints
+
+
+def amount(text: str) -> float:
+    """The type of an option that is a number above 0, such as 1.5."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise ArgumentTypeError(f"{text!r} is not a number above 0")
+    return number
+
+
+@command(
+    arg("--workers", type=positive, default=1, metavar="N", help="experiments at once (default: 1)"),
+    arg("--agent", default="hpo", metavar="CMD", help="makes the edit, hpo for none: constants alone (default: hpo)"),
+    arg("--session", metavar="NAME", help="the series of experiments (default: the branch, autoresearch/ aside)"),
+    TRACK,
+    arg("--max-experiments", type=positive, metavar="N", help="end after so many"),
+    arg("--hours", type=amount, metavar="H", help="end where another does not fit into so many hours"),
+    arg("--budget-usd", type=amount, metavar="X", help="or costs more than is left of so much; see price_per_hour"),
+    arg("--synthesis-interval", type=positive, default=20, metavar="N", help="a synthesis after so many (default: 20)"),
+    arg("--plan-only", action="store_true", help="only print what `director.py plan` does"),
+)
+def cmd_run(args: Arguments) -> None:
+    """Plan and run experiments until a limit is reached, something is wrong, or Ctrl-C; run again, it goes on"""
+    if args.plan_only:
+        from lab.cli_plan import cmd_plan
+
+        args.n, args.mode = PLANNED, None
+        cmd_plan.function(args)
+        return
+    from lab.director import run_director_loop  # neither is for who asks what the commands are
+    from lab.status import json_lines, live
+
+    with live() if sys.stdout.isatty() and not args.json else json_lines() as tell:
+        ended = run_director_loop(
+            args.project,
+            args.knowledge_dir,
+            workers=args.workers,
+            agent=args.agent,
+            session=args.session,
+            track=args.track,
+            max_experiments=args.max_experiments,
+            hours=args.hours,
+            budget=args.budget_usd,
+            synthesis_interval=args.synthesis_interval,
+            tell=tell,
+        )
+    if ended.code:
+        sys.stdout.flush()
+        sys.exit(ended.code)
