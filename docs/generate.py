@@ -9,11 +9,16 @@ tests/test_protocol.py fails when a file is not what this would write. Not cover
 import inspect
 import re
 import sqlite3
+from collections import Counter
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
-from commons import LIBRARY
+import commons
+import director
+from lab.catalogue import ideas
+from lab.cli import overview
+from lab.items import FIELDS
 from lab.mirror import TABLES
 from lab.schema import (
     CARD,
@@ -30,10 +35,11 @@ from lab.schema import (
     Field,
     json_schema,
 )
-from lab.settings import ALLOWED, JUDGING, Settings
+from lab.settings import ALLOWED, DIRECTING, JUDGING, Settings
 from lab.store import dump_json
 
 DOCS = Path(__file__).resolve().parent
+ROOT = DOCS.parent
 
 
 def documents() -> dict[Path, str]:
@@ -44,10 +50,29 @@ def documents() -> dict[Path, str]:
             lambda match: match[1] + PARTS[match[2]]() + "\n" + match[3],
             page.read_text(encoding="utf-8"),
         )
-        for page in sorted(DOCS.glob("*.md"))
+        for page in (*sorted(DOCS.glob("*.md")), ROOT / "director.md")
     }
     schemas = {kind: dump_json(json_schema(kind)).decode() for kind in ("card", "event", "note")}
-    return pages | {DOCS / "schemas" / f"{kind}.json": content for kind, content in schemas.items()}
+    return pages | {DOCS / "schemas" / f"{kind}.json": content for kind, content in schemas.items()} | for_agents()
+
+
+def for_agents() -> dict[Path, str]:
+    """worker.md in the places and with the heads that coding agents look for: a subagent, and a skill."""
+    body = (ROOT / "worker.md").read_text(encoding="utf-8")
+    about = "one train.py experiment, from its hypothesis to its card"
+    subagent = (
+        f"---\nname: experiment-worker\ndescription: Runs {about}. Use when one experiment is to be run in a "
+        "worktree of its own.\ntools: Bash, Read, Edit, Grep, Glob\n---\n\n"
+    )
+    skill = (
+        f"---\nname: run-experiment\ndescription: Run {about}. Use when asked to try an idea on train.py, or "
+        "given an item of the experiment queue.\n---\n\n"
+    )
+    return {
+        ROOT / ".claude" / "agents" / "experiment-worker.md": subagent + body,
+        ROOT / ".claude" / "skills" / "run-experiment" / "SKILL.md": skill + body,
+        ROOT / ".agents" / "skills" / "run-experiment" / "SKILL.md": skill + body,
+    }
 
 
 def fields(table: tuple[Field, ...]) -> str:
@@ -101,10 +126,10 @@ def _shown(value: object) -> str:
     return f"`{list(value) if isinstance(value, tuple) else value}`".replace("'", '"') if value != "" else "empty"
 
 
-def library() -> str:
-    """The functions that commons.py exports, with their parameters and the first paragraph of their docstrings."""
+def library(exported: dict[str, tuple[str, ...]]) -> str:
+    """The functions that a door exports, with their parameters and the first paragraph of their docstrings."""
     lines = []
-    for module, names in LIBRARY.items():
+    for module, names in exported.items():
         for name in names:
             function = getattr(import_module(module), name)
             # Without annotations: how Python prints them differs between its versions.
@@ -112,8 +137,23 @@ def library() -> str:
             plain = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in found.parameters.values()]
             signature = found.replace(parameters=plain, return_annotation=inspect.Signature.empty)
             first = (inspect.getdoc(function) or "").partition("\n\n")[0].replace("\n", " ")
-            lines.append(f"- `{name}{signature}` {first}")
+            shown = re.sub(r"=<function .* at 0x[0-9a-f]+>", "=...", str(signature))
+            lines.append(f"- `{name}{shown}` {first}")
     return "\n".join(lines)
+
+
+def items() -> str:
+    """The keys of an item of the queue as a table of Markdown."""
+    rows = [f"| `{name}` | {meaning} |" for name, meaning in FIELDS.items()]
+    return "\n".join(["| key | meaning |", "|---|---|", *rows])
+
+
+def catalogue() -> str:
+    """How many ideas the catalogue has of each category."""
+    found = Counter(idea.category for idea in ideas())
+    return (
+        f"{found.total()} ideas: " + ", ".join(f"{count} {category}" for category, count in found.most_common()) + "."
+    )
 
 
 PARTS: dict[str, Callable[[], str]] = {
@@ -125,11 +165,16 @@ PARTS: dict[str, Callable[[], str]] = {
     "tables": tables,
     "settings": lambda: settings(Settings._fields),
     "judging": lambda: settings(JUDGING),
-    "library": library,
+    "directing": lambda: settings(DIRECTING),
+    "library": lambda: library(commons.LIBRARY),
+    "director-library": lambda: library(director.LIBRARY),
+    "director-help": lambda: f"```\n{overview('director.py', director.__doc__ or '', director.COMMANDS)}\n```",
+    "catalogue": catalogue,
+    "item": items,
 }
 
 
 if __name__ == "__main__":
     for path, content in documents().items():
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content, encoding="utf-8")

@@ -192,6 +192,7 @@ def _compared(index: Index, values: Card, settings: Settings) -> Card:
 @command(
     arg("card", help='a card\'s id, the beginning of it, or "last"'),
     arg("--lesson", help="what was learnt"),
+    arg("--category", choices=CATEGORIES, metavar="C", help="what kind of idea it was"),
     arg("--tags", help="labels, separated by commas; they take the place of the old ones"),
     arg("--prior-cards", metavar="IDS", help="cards that led to it, separated by commas"),
 )
@@ -202,11 +203,12 @@ def cmd_annotate(args: Arguments) -> None:
         prior = comma_list(args.prior_cards)
         said = _given(
             lesson=args.lesson,
+            category=args.category,
             tags=comma_list(args.tags),
             prior_knowledge_used=None if prior is None else [facts.find_id(index, name) for name in prior],
         )
     if not said:
-        raise SettingError("annotate: nothing to add; give --lesson, --tags or --prior-cards")
+        raise SettingError("annotate: nothing to add; give --lesson, --category, --tags or --prior-cards")
     card = join(args.knowledge_dir, card, "annotate", said)
     answer(args, card, f"annotated card {card['id']}")
 

@@ -304,10 +304,11 @@ def test_a_contradiction_to_the_run_is_refused(run, knowledge, said, message):
 def test_annotate(run, knowledge):
     add_card(knowledge, WORSE)
     add_card(knowledge, KEPT)
-    words = ("--lesson", "pays later", "--tags", "x, ,y", "--prior-cards", "aaaa")
+    words = ("--lesson", "pays later", "--category", "scheduling", "--tags", "x, ,y", "--prior-cards", "aaaa")
     assert run("annotate", "bbbb", *words) == (0, f"annotated card {B}\n", "")
     card = json.loads(run("show", "bbbb", "--json")[1])
     assert (card["lesson"], card["tags"], card["prior_knowledge_used"]) == ("pays later", ["x", "y"], [A])
+    assert card["category"] == "scheduling"
     assert run("tags")[1].splitlines()[1:3] == ["0/1 | x", "0/1 | y"]
     assert json.loads(run("annotate", "last", "--lesson", "again", "--json")[1])["lesson"] == "again"
 
