@@ -16,7 +16,7 @@ from pathlib import Path
 from lab.errors import StoreError
 
 TIMEOUT_SECONDS = 60.0
-POLL_SECONDS = 0.002
+POLL_SECONDS, LONGEST_POLL_SECONDS = 0.002, 0.05
 
 
 @contextmanager
@@ -34,11 +34,12 @@ def locked(path: Path, timeout: float = TIMEOUT_SECONDS) -> Iterator[None]:
         raise StoreError(f"cannot lock {path}: {error.strerror}; make the folder writable") from error
     try:
         # A try costs microseconds, where a FileLock's costs as much as what is done under it.
-        give_up = time.monotonic() + timeout
+        give_up, pause = time.monotonic() + timeout, POLL_SECONDS
         while not lock_descriptor(descriptor, blocking=False):
             if time.monotonic() > give_up:
                 raise StoreError(f"{path} has been held for {timeout:g} s; end the process that holds it")
-            time.sleep(POLL_SECONDS)
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_POLL_SECONDS)  # many who wait would take the time of the one who works
         yield
     finally:
         os.close(descriptor)

@@ -18,7 +18,7 @@ import os
 import time
 from bisect import bisect_left, insort
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -66,18 +66,26 @@ class Queue:
         self._strays = [item for item in items if item["status"] in FINISHED]
         self._ours = "through" in self.content and not self._strays
         self.token: int = self.content.get("token", 0)
-        if "through" not in self.content:
-            events, self.content["through"] = self.journal.since()
-            leases = (item.get("lease") or {} for event in events for item in event["items"])
-            self.token = max((self.token, *(lease["token"] for lease in leases if lease)))
         self.finished = Counter(self.content.get("finished", {}))
         self.dependencies: dict[str, str] = dict(self.content.get("dependencies", {}))
         for item in items:
             if item["status"] in OPEN:
                 self._apply(item)
-        self.dependencies |= {item["id"]: item["status"] for item in self._strays if self._needed[item["id"]]}
+        self._depend(self._strays)
+        if "through" not in self.content:
+            events, self.content["through"] = self.journal.since()
+            for event in events:
+                leases = (item.get("lease") or {} for item in event["items"])
+                self.token = max((self.token, *(told.get("token", 0) for told in (event, *leases))))
+                self._depend([{"id": name, "status": status} for name, status in event.get("dependencies", {}).items()])
+                self._depend(event["items"])
         self.through = 0
         self._catch_up(self.content["through"])
+
+    def _depend(self, items: Iterable[Item]) -> None:
+        """Keep the statuses of those that have ended and that open ones depend on."""
+        needed = (item for item in items if self._needed[item["id"]] and item["id"] not in self.items)
+        self.dependencies |= {item["id"]: item["status"] for item in needed if item.get("status") in FINISHED}
 
     def catch_up(self) -> None:
         """Take in what the history has got since. StoreError where it cannot be read."""
@@ -122,7 +130,8 @@ class Queue:
             items = [item for item in event["items"] if item["id"] not in names]
             if items:
                 kept.append(event | {"items": items})
-        kept.append({"at": utc_now(), "event": "prune", "owner": owner, "token": self.token, "items": []})
+        still = {"token": self.token, "dependencies": self.dependencies}  # what counts of them all the same
+        kept.append({"at": utc_now(), "event": "prune", "owner": owner} | still | {"items": []})
         self._rewrite()  # from here on nobody needs to read what comes before
         self.journal.keep(kept, self.through)
         self._rewrite()  # nor does whoever goes back to the copy
@@ -228,7 +237,7 @@ def changing(knowledge: Path) -> Iterator[Queue]:
         if queue and queue.seen and queue.seen == _mark(queue.path):
             queue.catch_up()
         else:
-            queue = Queue(knowledge)
+            queue = read_queue(knowledge)
         yield queue
         _known[knowledge] = queue
 

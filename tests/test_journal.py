@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lab.errors import StoreError
@@ -45,6 +45,7 @@ def test_what_is_appended_is_read_from_any_line_on(journal):
     assert journal.since(None) == (lines, positions[-1])
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.lists(EVENTS, max_size=4))
 def test_any_events_come_back(tmp_path_factory, batches):
     journal, end = Journal(tmp_path_factory.mktemp("journal") / "h"), 0

@@ -53,13 +53,9 @@ def look(knowledge, name):
 
 
 def put(knowledge, name, **values):
-    """Change an item in queue.json by hand."""
-    add_to_queue(knowledge, [{"description": "so that queue.json is there"}]) if not load_queue(knowledge) else None
-    queue = json.loads((knowledge / "queue.json").read_text())
-    items = load_queue(knowledge)
-    head = {key: value for key, value in queue.items() if key != "through"}
-    items = [item | values if item["id"] == name else item for item in items]
-    (knowledge / "queue.json").write_text(json.dumps(head | {"items": items}))
+    """Write queue.json as a person would who changes an item and leaves out how much of the history is in it."""
+    items = [item | values if item["id"] == name else item for item in load_queue(knowledge)]
+    (knowledge / "queue.json").write_text(json.dumps({"items": items}))
 
 
 def refused(kind, use):
@@ -123,6 +119,14 @@ def test_only_what_the_machine_can_do(tmp_path, requires, offered, to_be_had):
     add(tmp_path, "a", requires=requires, priority=1)
     (other,) = add(tmp_path, "b")
     assert (claim(tmp_path, **offered)[0] != other) is to_be_had
+
+
+def test_without_an_agent_only_what_says_what_to_do(tmp_path):
+    add(tmp_path, "an idea", priority=1)
+    (change,) = add(tmp_path, "wider", changes={"WIDTH": 8})
+    (repeat,) = add(tmp_path, "again", replicates="1f0c")
+    assert [claim(tmp_path, agent=False) for _ in "123"] == [(change, 1), (repeat, 2), None]
+    assert claim_next_experiment(tmp_path, "ada")["description"] == "an idea"
 
 
 def test_only_of_the_category_asked_for(tmp_path):
@@ -306,6 +310,11 @@ TROUBLES = {
     "written by hand": lambda knowledge, name: put(knowledge, name),
     "all has ended": lambda knowledge, name: requeue(knowledge, cancel(knowledge, name)["id"]),
     "the past is dropped": lambda knowledge, name: prune(knowledge, 1e-9),
+    "dropped, and queue.json gone": lambda knowledge, name: (
+        prune(knowledge, 1e-9),
+        (knowledge / "queue.json").unlink(),
+    ),
+    "dropped, and written by hand": lambda knowledge, name: (prune(knowledge, 1e-9), put(knowledge, name)),
     "the history is gone": lambda knowledge, name: (knowledge / "queue-history.jsonl").unlink(),
 }
 
@@ -397,6 +406,31 @@ def test_the_past_can_be_dropped(tmp_path):
     assert (load_queue(tmp_path), claim(tmp_path)) == (before, (waits, 3))
     assert "is not in the queue" in refused(SettingError, lambda: add(tmp_path, "x", depends_on=[old]))
     assert refused(SettingError, lambda: requeue(tmp_path, old)).startswith(f"no item '{old}' in the queue")
+
+
+def test_what_still_counts_of_what_was_dropped_is_the_last_line(tmp_path):
+    (first,) = add(tmp_path, "first")
+    (second,) = add(tmp_path, "second", depends_on=[first])
+    complete_experiment(tmp_path, *claim(tmp_path))
+    time.sleep(0.002)
+    assert prune(tmp_path, 1e-9, owner="bob") == 1
+    events = Journal(tmp_path / "queue-history.jsonl").since(None)[0]
+    assert [(event["event"], event["owner"]) for event in events] == [("add", None), ("prune", "bob")]
+    put(tmp_path, second)
+    assert waits_for(read_queue(tmp_path), look(tmp_path, second)) == {}
+    (tmp_path / "queue.json").unlink()
+    assert claim(tmp_path) == (second, 2)
+
+
+def test_one_who_writes_the_queue_by_hand_need_not_tell_what_has_ended(tmp_path):
+    first, failed = add(tmp_path, "first", "failed")
+    (second,) = add(tmp_path, "second", depends_on=[first, failed])
+    complete_experiment(tmp_path, *claim(tmp_path))
+    fail_experiment(tmp_path, *claim(tmp_path), "broke", retry=False)
+    put(tmp_path, second, priority=1)
+    assert waits_for(read_queue(tmp_path), look(tmp_path, second)) == {failed: "failed"}
+    requeue(tmp_path, failed)
+    assert waits_for(read_queue(tmp_path), look(tmp_path, second)) == {failed: "pending"}
 
 
 class QueueMachine(RuleBasedStateMachine):
