@@ -86,6 +86,12 @@ def environment(project: Path, knowledge: Path, told: Mapping[str, str]) -> dict
     installed = next((at / ".venv" for at in (project, *project.parents) if (at / ".venv").is_dir()), None)
     if installed:
         places |= {"UV_PROJECT_ENVIRONMENT": str(installed), "UV_NO_SYNC": "1"}
+    # What is named relative to the project is not in the checkout where it is untracked, such as data.
+    dataset, colon, folder = os.environ.get("AUTORESEARCH_DATASET", "").partition(":")
+    if dataset == "local" and colon:
+        places["AUTORESEARCH_DATASET"] = f"local:{project.absolute() / Path(folder).expanduser()}"
+    if cache := os.environ.get("AUTORESEARCH_CACHE"):
+        places["AUTORESEARCH_CACHE"] = str(project.absolute() / Path(cache).expanduser())
     foreign = ("AUTORESEARCH_RUN_ID", "AUTORESEARCH_RUN_DIR", "AUTORESEARCH_SUMMARY_PATH")  # of another run
     return {name: value for name, value in os.environ.items() if name not in foreign} | places | dict(told)
 

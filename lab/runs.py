@@ -208,8 +208,9 @@ def error_of(card: Card) -> tuple[str, str]:
 
 
 def signature(card: Card) -> str:
-    """What crashes that are alike have in common: the kind of error and what it said, numbers aside."""
+    """What crashes that are alike have in common: the kind of error and what it said, numbers and folders aside."""
     kind, said = error_of(card)
+    said = re.sub(r"([A-Za-z]:)?([/\\][^\s/\\:'\"]+)+(?=[/\\])", "", said)  # every run has a checkout of its own
     return f"{kind} {re.sub(r'[0-9]+([.][0-9]+)?', '#', said)}".casefold()
 
 

@@ -10,6 +10,7 @@ from lab.cards import add_card
 from lab.errors import DataError, DeviceError, DivergedError, SettingError, StoreError
 from lab.index import Index
 from lab.outcome import Terminated, classify, compared, make_error, plain, record, summarise_error, thin
+from lab.runs import signature
 from lab.schema import ERROR_KINDS, complete
 from lab.store import write_new
 
@@ -118,6 +119,19 @@ def crash(number, summary, kind="oom"):
         {"id": f"{number:012x}", "timestamp": f"2026-01-01T00:00:{number:02d}.000Z", "status": "crash", "track": "t",
          "results": {}, "error": make_error(kind, "train", summary, [])}
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "alike"),
+    [
+        ("local:/tmp/3f2a/checkout/notes: no folder", "local:/tmp/x9/checkout/notes: no folder", True),
+        (r"cannot read C:\runs\ab\log.txt", r"cannot read C:\runs\cd\log.txt", True),
+        ("cannot read /tmp/a/x.txt", "cannot read /tmp/a/y.txt", False),
+        ("and/or", "either/or", False),
+    ],
+)
+def test_every_run_has_folders_of_its_own(one, other, alike):
+    assert (signature(crash(1, one)) == signature(crash(2, other))) is alike
 
 
 def test_crashes_that_differ_in_numbers_alone_are_alike(tmp_path):
