@@ -5,32 +5,20 @@
 Not covered: how it is found (`lab/audit.py`).
 """
 
-import math
-from argparse import ArgumentTypeError
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from lab.cli import Arguments, answer, arg, command
 from lab.errors import CardError, SettingError
+from lab.options import amount
 from lab.schema import DIRECTIONS, Card
 from lab.settings import Settings, load_settings
 
 
-def deviation(text: str) -> float:
-    """The type of an option that is a standard deviation: a number above 0."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise ArgumentTypeError(f"{text!r} is not a number above 0")
-    return number
-
-
 @command(
     arg("file", type=Path, metavar="FILE", help="a ledger: results.tsv, a CSV export, JSON lines"),
-    arg("--sigma", type=deviation, metavar="S", help="noise between repeats, in the metric (default: estimated)"),
+    arg("--sigma", type=amount, metavar="S", help="noise between repeats, in the metric (default: estimated)"),
     arg("--out", type=Path, metavar="F.md|F.html", help="write the whole report, with a picture"),
     arg("--metric", metavar="M", help="the metric's column (default: found)"),
     arg("--direction", choices=DIRECTIONS, help="which values are better (default: found)"),

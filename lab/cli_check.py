@@ -6,32 +6,21 @@ Exit code 3 where the answer is block and --fail-on-similar asks for it. Not cov
 """
 
 import sys
-from argparse import ArgumentTypeError
 from typing import Any
 
 from lab.brief import DATA_NOTE, one_line, signed
 from lab.cli import Arguments, answer, arg, command
-from lab.cli_read import TRACK, positive
+from lab.cli_read import TRACK
 from lab.errors import SettingError
 from lab.index import Index
 from lab.novelty import MODES, SAME_IDEA_THRESHOLD
+from lab.options import positive, share
 from lab.schema import CATEGORIES
 from lab.settings import load_settings
 from lab.tried import Edit, check, edit_of
 
 BLOCKED = 3  # exit code
 MAX_SHOWN = 5
-
-
-def share(text: str) -> float:
-    """The type of an option that is a similarity: from 0 to 1."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number <= 1:
-        raise ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
-    return number
 
 
 @command(

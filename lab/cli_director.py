@@ -1,24 +1,12 @@
 """The command `director.py run`: plan and run experiments, with a live line on a terminal and JSON lines elsewhere."""
 
-import math
 import sys
-from argparse import ArgumentTypeError
 
 from lab.cli import Arguments, arg, command
-from lab.cli_read import TRACK, positive
+from lab.cli_read import TRACK
+from lab.options import amount, positive
 
 PLANNED = 10  # ideas that --plan-only prints
-
-
-def amount(text: str) -> float:
-    """The type of an option that is a number above 0, such as 1.5."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise ArgumentTypeError(f"{text!r} is not a number above 0")
-    return number
 
 
 @command(

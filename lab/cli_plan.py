@@ -2,8 +2,9 @@
 
 from lab.brief import DATA_NOTE, one_line
 from lab.cli import Arguments, answer, arg, command
-from lab.cli_read import TRACK, positive
+from lab.cli_read import TRACK
 from lab.index import Index
+from lab.options import positive
 from lab.planning import Plan, item_of, planned
 from lab.schema import STRATEGIES
 from lab.world import Suggestion

@@ -1,16 +1,14 @@
-"""The commands of `director.py` that change and show the queue."""
+"""The commands of `director.py` that change and show the queue. Each prints for a person, or JSON with --json."""
 
 import getpass
 import json
 import os
-from argparse import ArgumentTypeError
 from datetime import datetime, timezone
-from typing import Any
 
 from lab.brief import DATA_NOTE, counted, one_line
 from lab.cards import utc_now
 from lab.cli import Arguments, answer, arg, command
-from lab.cli_read import TRACK, positive
+from lab.cli_read import TRACK
 from lab.cli_write import comma_list
 from lab.errors import SettingError
 from lab.facts import find_id, main_track
@@ -29,44 +27,29 @@ from lab.leases import (
     requeue,
     waits_for,
 )
+from lab.options import amount, count, positive, setting
 from lab.queue import Queue, add_to_queue, finished_items, read_queue
 from lab.schema import CATEGORIES, STRATEGIES
-
-
-def above_zero(text: str) -> float:
-    """The type of an option that is a number above 0."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < 1e12:
-        raise ArgumentTypeError(f"{text!r} is not a number above 0")
-    return number
-
-
-def setting(text: str) -> tuple[str, Any]:
-    """The type of --set: NAME=VALUE, the value as JSON, or else as text."""
-    name, equals, value = text.partition("=")
-    if not (equals and name.isidentifier() and name.isupper()):
-        raise ArgumentTypeError(f"{text!r} is not NAME=VALUE with the name of a constant")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
-
 
 ITEM = arg("item", help="its id, or the beginning of it")
 LEASE = arg("--lease", type=positive, required=True, metavar="N", help="the number of the lease, as `claim` told it")
 OWNER = arg("--owner", metavar="NAME", help="who you are (default: $AUTORESEARCH_AGENT, else user@host)")
 HOLDER = arg("--owner", metavar="NAME", help="refuse unless this is who holds the lease")
-FOR = arg("--seconds", type=above_zero, metavar="S", help="the lease lasts so long (default: time budget + 900)")
+FOR = arg("--seconds", type=amount, metavar="S", help="the lease lasts so long (default: time budget + 900)")
+TITLE = f"{'item':<16} {'status':<9} pr  what for | idea | by whom | why it ended or came back"
+LINE = 160  # characters
 REASON = arg("--reason", metavar="TEXT", help="why")
 
 
 def me(args: Arguments) -> str:
     """Who a command is given by."""
-    name = args.owner or os.environ.get("AUTORESEARCH_AGENT")
-    return name or f"{getpass.getuser()}@{os.uname().nodename if hasattr(os, 'uname') else 'this-machine'}"
+    if name := args.owner or os.environ.get("AUTORESEARCH_AGENT"):
+        return str(name)
+    try:
+        user = getpass.getuser()
+    except (OSError, LookupError, ImportError):  # a container's user may have no name
+        user = "somebody"
+    return f"{user}@{os.uname().nodename if hasattr(os, 'uname') else 'this-machine'}"
 
 
 @command(
@@ -78,9 +61,9 @@ def me(args: Arguments) -> str:
     arg("--cards", metavar="ID,...", help="the cards it rests on"),
     arg("--replicate", metavar="WHY", help="add it though it has been tried, for this reason"),
     arg("--of", metavar="CARD", help="with --replicate: run this card's commit again"),
-    arg("--seed", type=positive, metavar="N", help="the seed to run it with"),
+    arg("--seed", type=count, metavar="N", help="the seed to run it with"),
     arg("--device", metavar="D", help="run it only there, such as cuda"),
-    arg("--min-memory-gb", type=above_zero, metavar="GB", help="run it only where there is so much device memory"),
+    arg("--min-memory-gb", type=amount, metavar="GB", help="run it only where there is so much device memory"),
     arg("--labels", metavar="L,...", help="run it only by who offers these"),
     arg("--depends-on", metavar="ID,...", help="items to be completed first"),
     arg("--max-attempts", type=positive, default=3, metavar="N", help="claims before it has failed (default: 3)"),
@@ -92,6 +75,8 @@ def cmd_add(args: Arguments) -> None:
     """Add an experiment to the queue, unless it has been tried, is queued or running"""
     if args.of and not args.replicate:
         raise SettingError("--of: running a card again needs --replicate WHY, the reason")
+    if args.replicate is not None and not args.replicate.strip():
+        raise SettingError("--replicate: say why it should be added though it has been tried")
     given = {"device": args.device, "min_memory_gb": args.min_memory_gb, "labels": comma_list(args.labels)}
     requires = {name: value for name, value in given.items() if value is not None}
     item: Item = {
@@ -108,7 +93,9 @@ def cmd_add(args: Arguments) -> None:
         if args.of:
             card = index.read(find_id(index, args.of))
             item |= {"replicates": card["id"], "commit": card["commit"], "track": card["track"]}
-        elif not args.replicate and (why := refusal(index, args.description, item["mode"], item["track"])):
+        elif not args.replicate and (
+            why := refusal(index, args.description, item["mode"], item["track"], item["changes"])
+        ):
             raise SettingError(f"refused: {why}; --replicate WHY adds it all the same")
     added = add_to_queue(args.knowledge_dir, [item], me(args))
     if not added:
@@ -119,38 +106,46 @@ def cmd_add(args: Arguments) -> None:
 @command(
     arg("--status", choices=(*OPEN, *FINISHED), metavar="S", help=f"only these: {', '.join((*OPEN, *FINISHED))}"),
     arg("--all", action="store_true", help="those that have ended, too"),
-    arg("--limit", type=positive, default=50, metavar="N", help="at most so many, the newest (default: 50)"),
+    arg("--limit", type=positive, default=50, metavar="N", help="at most so many (default: 50)"),
 )
 def cmd_list(args: Arguments) -> None:
     """Print the items of the queue, those to be claimed first at the top"""
     queue = read_queue(args.knowledge_dir)
-    items = [queue.items[place[-1]] for place in queue.waiting]
-    items = [item for item in queue.items.values() if item["status"] == "claimed"] + items
+    items = [*_claimed(queue), *(queue.items[place[-1]] for place in queue.waiting)]
     if args.all or args.status in FINISHED:
         items += reversed(finished_items(args.knowledge_dir))
-    chosen = [item for item in items if args.status in (None, item["status"])][: args.limit]
-    lines = [_line(queue, item) for item in chosen]
-    answer(args, chosen, "\n".join([*lines, DATA_NOTE]) if lines else "nothing in the queue")
+    chosen = [item for item in items if args.status in (None, item["status"])]
+    shown, more = chosen[: args.limit], len(chosen) - args.limit
+    lines = [TITLE, *(_line(queue, item) for item in shown), DATA_NOTE]
+    if more > 0:
+        lines.append(f"{counted(more, 'more item')}: `director.py list --limit {len(chosen)}` shows all")
+    answer(args, shown, "\n".join(lines) if shown else "no such item" if args.status else "nothing in the queue")
 
 
 @command()
 def cmd_status(args: Arguments) -> None:
     """Print how many items there are, who works on what, and what is next"""
     queue = read_queue(args.knowledge_dir)
-    counts = queue.counts()
-    claimed = [item for item in queue.items.values() if item["status"] == "claimed"]
-    ready = [queue.items[place[-1]] for place in queue.waiting]
+    counts, claimed = queue.counts(), _claimed(queue)
+    ready = (queue.items[place[-1]] for place in queue.waiting)
     first = next((item for item in ready if not waits_for(queue, item)), None)
+    over = sum(is_over(item["lease"], utc_now()) for item in claimed)
     lines = [", ".join(f"{count} {status}" for status, count in counts.items())]
-    lines += [_line(queue, item) for item in claimed]
-    lines += [f"next: {_line(queue, first)}"] if first else ["nothing to be claimed"]
+    if claimed or first:
+        lines += [TITLE, *(_line(queue, item) for item in [*claimed, *([first] if first else [])]), DATA_NOTE]
+    if over:
+        lines.append(f"{counted(over, 'lease is', 'leases are')} over: the next claim takes that back")
+    if first:
+        lines.append(f"next is {_name(first)}")
+    else:
+        lines.append("nothing to be claimed" + (": what is pending waits for others" if counts["pending"] else ""))
     answer(args, {"counts": counts, "claimed": claimed, "next": first}, "\n".join(lines))
 
 
 @command(
     arg("--category", choices=CATEGORIES, metavar="C", help="only of this category"),
     arg("--device", metavar="D", help="what you run on, such as cuda: some items ask for it"),
-    arg("--memory-gb", type=above_zero, metavar="GB", help="its memory"),
+    arg("--memory-gb", type=amount, metavar="GB", help="its memory"),
     arg("--labels", metavar="L,...", help="what else you offer"),
     FOR,
     OWNER,
@@ -171,18 +166,21 @@ def cmd_claim(args: Arguments) -> None:
 
 def claim_text(item: Item) -> str:
     """What whoever has claimed an item needs to know."""
-    lease = item["lease"]
+    lease, name = item["lease"], _name(item)
     about = {
-        "category": item["category"], "changes": item["changes"] and json.dumps(item["changes"]), "seed": item["seed"],
-        "commit": item["commit"], "rests on": item["cards"] and ", ".join(item["cards"]), "why": item["why"],
+        "idea": (item["description"], 400), "category": (item["category"], 40), "track": (item["track"], 100),
+        "changes": (item["changes"] and json.dumps(item["changes"], ensure_ascii=False), 1000),
+        "repeats": (item["replicates"] and f"card {item['replicates']}", 80), "commit": (item["commit"], 80),
+        "seed": (item["seed"], 40), "rests on": (", ".join(item["cards"] or ()), 400), "why": (item["why"], 200),
+        "last time": (item["reason"], 200),
     }  # fmt: skip
     lines = [
-        f"claimed {item['id']}, lease {lease['token']} until {lease['deadline']}, "
+        f"claimed {name}, lease {lease['token']} until {lease['deadline']}, "
         f"attempt {item['attempts']} of {item['max_attempts']}, mode {item['mode']}",
-        f"  idea      | {one_line(item['description'], 400)}",
-        *(f"  {name:<10}| {one_line(value, 200)}" for name, value in about.items() if value not in (None, "")),
+        *(f"  {key:<10}| {one_line(value, most)}" for key, (value, most) in about.items() if value not in (None, "")),
         DATA_NOTE,
-        f"then: director.py complete {item['id']} --lease {lease['token']} --card CARD",
+        f"then: director.py complete {name} --lease {lease['token']} --card CARD",
+        f"  or: director.py fail {name} --lease {lease['token']} --reason WHY",
     ]
     return "\n".join(lines)
 
@@ -191,7 +189,7 @@ def claim_text(item: Item) -> str:
 def cmd_heartbeat(args: Arguments) -> None:
     """Renew a lease"""
     item = heartbeat(args.knowledge_dir, args.item, args.lease, args.owner, args.seconds)
-    answer(args, item, f"lease {args.lease} of {item['id']} lasts until {item['lease']['deadline']}")
+    answer(args, item, f"lease {args.lease} of {_name(item)} lasts until {item['lease']['deadline']}")
 
 
 @command(ITEM, LEASE, arg("--card", metavar="CARD", help="the card of its run"), HOLDER)
@@ -202,7 +200,7 @@ def cmd_complete(args: Arguments) -> None:
         with Index(args.knowledge_dir) as index:
             card = find_id(index, args.card)
     item = complete_experiment(args.knowledge_dir, args.item, args.lease, card, args.owner)
-    answer(args, item, f"completed {item['id']}" + (f" with card {card}" if card else ""))
+    answer(args, item, f"completed {_name(item)}" + (f" with card {card}" if card else ""))
 
 
 @command(
@@ -214,32 +212,32 @@ def cmd_fail(args: Arguments) -> None:
     item = fail_experiment(args.knowledge_dir, args.item, args.lease, args.reason, not args.final, args.owner)
     left = f"attempt {item['attempts']} of {item['max_attempts']}"
     again = "it waits in the queue again" if item["status"] == "pending" else "it has failed"
-    answer(args, item, f"{item['id']}: {left}, {again}")
+    answer(args, item, f"{_name(item)}: {left}, {again}")
 
 
 @command(ITEM, LEASE, HOLDER)
 def cmd_release(args: Arguments) -> None:
     """Give an item back, as if it had not been claimed"""
     item = release(args.knowledge_dir, args.item, args.lease, args.owner)
-    answer(args, item, f"released {item['id']}: it waits in the queue again")
+    answer(args, item, f"released {_name(item)}: it waits in the queue again")
 
 
 @command(ITEM, REASON, OWNER)
 def cmd_cancel(args: Arguments) -> None:
     """Take an item out of the queue"""
     item = cancel(args.knowledge_dir, args.item, args.reason, me(args))
-    answer(args, item, f"cancelled {item['id']}")
+    answer(args, item, f"cancelled {_name(item)}")
 
 
 @command(ITEM, OWNER)
 def cmd_requeue(args: Arguments) -> None:
     """Put an item that has ended into the queue again, with all its attempts"""
     item = requeue(args.knowledge_dir, args.item, me(args))
-    answer(args, item, f"requeued {item['id']} (priority {item['priority']})")
+    answer(args, item, f"requeued {_name(item)} (priority {item['priority']})")
 
 
 @command(
-    arg("--days", type=above_zero, default=30.0, metavar="N", help="what ended longer ago than this (default: 30)"),
+    arg("--days", type=amount, default=30.0, metavar="N", help="what ended longer ago than this (default: 30)"),
     OWNER,
 )
 def cmd_prune(args: Arguments) -> None:
@@ -248,22 +246,36 @@ def cmd_prune(args: Arguments) -> None:
     answer(args, {"dropped": dropped}, f"dropped {counted(dropped, 'item')} from the history")
 
 
+def _claimed(queue: Queue) -> list[Item]:
+    return [item for item in queue.items.values() if item["status"] == "claimed"]
+
+
+def _name(item: Item) -> str:
+    """The id, which a person may have written."""
+    return one_line(item["id"], 64)
+
+
 def _line(queue: Queue, item: Item) -> str:
-    """An item in one line."""
-    about = [item["mode"], item["category"] or "no category"]
+    """An item in one line of at most LINE characters, under TITLE."""
+    about = [item["mode"], item["category"]]
     lease = item["lease"]
     if item["status"] == "claimed":
-        left = "is over" if is_over(lease, utc_now()) else f"{_minutes_to(lease['deadline'])} min left"
-        about.append(f"lease {lease['token']} of {one_line(lease['owner'], 40)}, {left}")
+        about += [f"lease {lease['token']} {'over' if is_over(lease, utc_now()) else _left(lease['deadline'])}"]
     elif item["status"] == "pending" and (missing := waits_for(queue, item)):
-        about.append("after " + ", ".join(f"{name[:8]} ({status})" for name, status in missing.items()))
+        about += [
+            f"waits for {one_line(next(iter(missing)))[:8]}" + f" and {len(missing) - 1} more" * (len(missing) > 1)
+        ]
     elif item.get("card"):
-        about.append(f"card {item['card'][:8]}")
-    why = f" | {one_line(item['reason'], 80)}" if item["reason"] else ""
-    head = f"{item['id']} {item['status']:<9} {item['priority']}  {', '.join(about)}"
-    return f"{head} | {one_line(item['description'])}{why}"
+        about += [f"card {one_line(item['card'])[:8]}"]
+    head = f"{one_line(item['id'], 16):<16} {item['status']:<9} {item['priority']:>2}  {', '.join(filter(None, about))}"
+    owner, reason = lease and one_line(lease["owner"], 30), item["reason"] and one_line(item["reason"], 50)
+    end = "".join(f" | {text}" for text in (owner, reason) if text)
+    return f"{head} | {one_line(item['description'], LINE - len(head) - len(end) - 3)}{end}"
 
 
-def _minutes_to(deadline: str) -> int:
-    now = datetime.now(timezone.utc)
-    return round((datetime.fromisoformat(deadline.replace("Z", "+00:00")) - now).total_seconds() / 60)
+def _left(deadline: str) -> str:
+    try:
+        left = datetime.fromisoformat(deadline.replace("Z", "+00:00")) - datetime.now(timezone.utc)
+    except (ValueError, TypeError):  # a person wrote it
+        return "with no end"
+    return f"{round(left.total_seconds() / 60)} min left"

@@ -1,6 +1,5 @@
 """The commands of `commons.py` that only read. Each prints for a person, or JSON with --json."""
 
-from argparse import ArgumentTypeError
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +9,10 @@ from lab.briefing import gather, queued, running
 from lab.cli import Arguments, answer, arg, command
 from lab.index import Index
 from lab.judgement import settings_of
+from lab.options import positive
 from lab.schema import EXPORT_FORMATS, PLOT_KINDS
 from lab.stats import UNDER_EXPLORED_RUNS, saturated
 from lab.store import runs_dir
-
-
-def positive(text: str) -> int:
-    """The type of an option that counts: a whole number from 1 on."""
-    number = int(text) if text.isdecimal() and len(text) < 10 else 0
-    if number < 1:
-        raise ArgumentTypeError(f"{text!r} is not a whole number from 1 to 999999999")
-    return number
-
 
 TRACK = arg("--track", help="a track, or a part of its name (default: the newest card's)")
 ANY_TRACK = arg("--track", help="a track, or a part of its name (default: all)")

@@ -4,10 +4,11 @@ from collections.abc import Iterable
 
 from lab.brief import DATA_NOTE, counted, one_line
 from lab.cli import Arguments, answer, arg, command
-from lab.cli_read import TRACK, positive
+from lab.cli_read import TRACK
 from lab.facts import main_track
 from lab.index import Index
 from lab.judgement import judgement
+from lab.options import positive
 from lab.planning import repeat_items, runs_of
 from lab.queue import add_to_queue, load_queue
 from lab.sweep import Repeat, Row

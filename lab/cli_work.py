@@ -3,29 +3,18 @@
 import json
 import os
 import sys
-from argparse import ArgumentTypeError
 from pathlib import Path
 
 from lab.agents import command_of
 from lab.brief import number, one_line, signed
 from lab.cards import machine
 from lab.cli import Arguments, arg, command
+from lab.options import seconds
 from lab.runner import InterruptedRunError
 from lab.work import NO_AGENT, Event, session_of, work
 
 MAX_REASON_CHARACTERS = 500
 INTERRUPTED = 128  # exit code, and the number of the signal
-
-
-def seconds(text: str) -> float:
-    """The type of an option that is a time: a number, 0 or more."""
-    try:
-        found = float(text)
-    except ValueError:
-        found = -1.0
-    if not 0 <= found < 1e9:
-        raise ArgumentTypeError(f"{text!r} is not a number of seconds, 0 or more")
-    return found
 
 
 @command(

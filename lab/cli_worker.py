@@ -2,23 +2,16 @@
 
 import shlex
 import sys
-from argparse import ArgumentTypeError
 
 from lab.brief import DATA_NOTE, counted, number, one_line
 from lab.cli import Arguments, answer, arg, command
 from lab.cli_read import TRACK
 from lab.index import Index
+from lab.options import count
 from lab.sentinel import Found, Watch, commit_of, judge, plan, repeat, script_of
 from lab.settings import load_settings
 
 DRIFTED = 1  # exit code
-
-
-def count(text: str) -> int:
-    """The type of an option that counts and may be 0."""
-    if not (text.isdecimal() and len(text) < 10):
-        raise ArgumentTypeError(f"{text!r} is not a whole number from 0 to 999999999")
-    return int(text)
 
 
 @command(

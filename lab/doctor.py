@@ -4,12 +4,14 @@
     repair(knowledge, problems)       # sentences about what was done
 
 What another copy still tells is put back: a complete record that never got its name, a record that git holds, the
-queue from its previous copy. The rest moves to `knowledge/quarantine/` under its own path. Nothing is deleted but the
-index, which is a cache. It may be killed and run again, and two may run at once.
+queue from its previous copy, its history from the lines that are sound. The rest moves to `knowledge/quarantine/` under
+its own path. Nothing is deleted but the index, which is a cache. It may be killed and run again, and two may run at
+once.
 
-What is wrong with records, `lab/witness.py` finds. Readers see an index that lags behind and bring it up to date, so
-only a damaged one is a problem. Not covered: without git, or before a record is committed or synced, a change that
-leaves the record valid cannot be known, nor one that was committed and never synced before.
+What is wrong with records, `lab/witness.py` finds, and with the queue, `lab/salvage.py`. Readers see an index that lags
+behind and bring it up to date, so only a damaged one is a problem. Not covered: without git, or before a record is
+committed or synced, a change that leaves the record valid cannot be known, nor one that was committed and never synced
+before.
 """
 
 import os
@@ -20,9 +22,12 @@ from itertools import count
 from pathlib import Path
 
 from lab import index
-from lab.brief import one_line
-from lab.errors import LabError, StoreError
-from lab.store import is_alive, read_json, replace, sync_folder, write_new
+from lab.brief import counted, one_line
+from lab.errors import StoreError
+from lab.journal import Journal
+from lab.locks import locked
+from lab.salvage import HISTORY, QUEUE, QUEUE_COPY, examine_queue, sound_lines
+from lab.store import is_alive, replace, sync_folder, write_new
 from lab.witness import (
     QUARANTINE,
     RECORD_NAME,
@@ -36,7 +41,6 @@ from lab.witness import (
     read_bytes,
 )
 
-QUEUE, QUEUE_COPY = "queue.json", "queue.json.bak"
 TEMPORARY_MAX_SECONDS = 3600.0  # no write takes this long
 
 _FOLDERS = (".", *VALIDATE, "synthesis")
@@ -51,7 +55,7 @@ def examine(knowledge: Path) -> list[Problem]:
     """
     entries = {folder: _entries(knowledge, folder) for folder in _FOLDERS}
     ids = {folder: [name[:-5] for name, kind in entries[folder] if _is_record(name, kind)] for folder in VALIDATE}
-    problems = [*examine_records(knowledge, ids), *_index(knowledge), *_queue(knowledge)]
+    problems = [*examine_records(knowledge, ids), *_index(knowledge), *examine_queue(knowledge)]
     for folder, found in entries.items():
         for name, kind in found:
             if not (folder in VALIDATE and _is_record(name, kind)):
@@ -145,26 +149,6 @@ def _index(knowledge: Path) -> Iterator[Problem]:
         yield Problem("index", "index.sqlite", why, remedy, "rebuild")
 
 
-def _queue(knowledge: Path) -> Iterator[Problem]:
-    path = knowledge / QUEUE
-    if not os.path.lexists(path) or (why := _no_object(path)) is None:
-        return
-    if _no_object(knowledge / QUEUE_COPY):
-        yield damaged(QUEUE, f"{why}; neither is {QUEUE_COPY} usable", "queue")
-    else:
-        remedy = f"--repair restores {QUEUE_COPY} and keeps this one as {QUARANTINE}/{QUEUE}"
-        yield Problem("queue", QUEUE, why, remedy, "restore", QUEUE_COPY)
-
-
-def _no_object(path: Path) -> str | None:
-    """Why a file holds no JSON object."""
-    try:
-        read_json(path)
-    except LabError as error:
-        return one_line(str(error).partition(";")[0].replace(str(path), "it"), 200)
-    return None
-
-
 # Repairs
 
 
@@ -187,11 +171,32 @@ def _restore(knowledge: Path, path: str, original: bytes) -> str | None:
         return None
     if there is None:
         return "restored" if write_new(knowledge / path, original) else None
-    for aside in _free_names(path):
-        if read_bytes(knowledge / aside) == there or write_new(knowledge / aside, there):
-            break
+    aside = _copy_aside(knowledge, path, there)
     replace(knowledge / path, original)
     return f"restored; what was there is kept as {aside}"
+
+
+def _copy_aside(knowledge: Path, path: str, content: bytes) -> str:
+    """Copy what a file holds to quarantine, unless it is there; its name there."""
+    for aside in _free_names(path):
+        if read_bytes(knowledge / aside) == content or write_new(knowledge / aside, content):
+            return aside
+    raise AssertionError("there is always a free name")
+
+
+def _mend(knowledge: Path, path: str) -> str | None:
+    """Write the history of the queue anew from its sound lines."""
+    with locked(knowledge / f"{QUEUE}.lock"):
+        there = read_bytes(knowledge / path)
+        if there is None or not any(problem.path == path for problem in examine_queue(knowledge)):
+            return None
+        aside = _copy_aside(knowledge, path, there)
+        for new in (True, False):  # one of the new lines may read like a change and be none
+            events, end = sound_lines(knowledge, there, new)
+            Journal(knowledge / path).keep(events, end)
+            if not any(problem.path == path for problem in examine_queue(knowledge)):
+                break
+    return f"rebuilt from {counted(len(events), 'sound line')}; what was there is kept as {aside}"
 
 
 def _set_aside(knowledge: Path, path: str) -> str | None:
@@ -214,6 +219,8 @@ def _free_names(path: str) -> Iterator[str]:
 
 
 def _rebuild(knowledge: Path, path: str) -> str | None:
+    if path == HISTORY:
+        return _mend(knowledge, path)
     index.remove(knowledge)
     return "removed; the next reader builds it again"
 

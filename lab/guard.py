@@ -5,6 +5,10 @@
 Not covered: how ideas are compared (`lab/novelty.py`), and what lets one through all the same.
 """
 
+import json
+from typing import Any
+
+from lab import facts
 from lab.brief import one_line
 from lab.briefing import running
 from lab.index import Index
@@ -12,22 +16,33 @@ from lab.likeness import SAME_IDEA_THRESHOLD, similarity
 from lab.queue import load_queue
 from lab.settings import project_root
 from lab.store import runs_dir
-from lab.tried import check
+from lab.tried import Edit, check
+
+Changes = dict[str, Any]
 
 
-def refusal(index: Index, description: str, mode: str, track: str | None) -> str | None:
+def refusal(index: Index, description: str, mode: str, track: str | None, changes: Changes | None = None) -> str | None:
     """Whether an idea is queued, runs now or is settled on the track (default: the newest card's): in words, else None.
 
-    `mode` is that of an item; to explore needs something new, so that a success settles it, too. StoreError where the
-    queue cannot be read.
+    `mode` is that of an item; to explore needs something new, so that a success settles it, too. `changes` are those of
+    an item: what it does to constants counts like a description. StoreError where the queue cannot be read.
     """
+    config = _champions_config(index, track)
+    words = _in_words(config, changes)
+    texts = [description, *words]
     for item in load_queue(index.knowledge):
-        if similarity(description, item["description"]) >= SAME_IDEA_THRESHOLD:
-            return f"item {item['id']} of the queue is the same idea, {item['status']}{_fenced(item['description'])}"
+        if changes is not None and item["changes"] is not None:
+            same = changes == item["changes"]  # between two that say what they change that alone decides
+        else:
+            same = _alike(texts, [item["description"], *_in_words(config, item["changes"])])
+        if same:
+            name = one_line(item["id"], 64)
+            return f"item {name} of the queue is the same idea, {item['status']}{_fenced(item['description'])}"
     for run in running(index, runs_dir(project_root(index.knowledge) or index.knowledge.parent)):
-        if run["hypothesis"] and similarity(description, run["hypothesis"]) >= SAME_IDEA_THRESHOLD:
+        if run["hypothesis"] and _alike(texts, [str(run["hypothesis"])]):
             return f"run {run['id']} is at the same idea now{_fenced(run['hypothesis'])}"
-    found = check(index, description, "explore" if mode == "explore" else "exploit", track=track, limit=1)
+    edit = Edit(words[0], None) if words else None
+    found = check(index, description, "explore" if mode == "explore" else "exploit", edit, track=track, limit=1)
     if not found["closest"]:
         return None
     run = found["closest"][0]
@@ -35,6 +50,25 @@ def refusal(index: Index, description: str, mode: str, track: str | None) -> str
     if known or found["decision"] == "block":
         return f"{found['reason']}{_fenced(run['hypothesis'] or 'no hypothesis')}"
     return None
+
+
+def _alike(texts: list[str], others: list[str]) -> bool:
+    return any(similarity(text, other) >= SAME_IDEA_THRESHOLD for text in texts for other in others)
+
+
+def _champions_config(index: Index, track: str | None) -> Changes:
+    best = facts.champion(index, track or facts.main_track(index))
+    return (index.read(best["id"])["config"] if best else None) or {}
+
+
+def _in_words(config: Changes, changes: Changes | None) -> list[str]:
+    """What the changes do to the champion as one text, "DEPTH 8 -> 4"; none where its values are not known.
+
+    The new value alone does not say in which direction it goes.
+    """
+    if not changes or not set(changes) <= set(config):
+        return []
+    return ["; ".join(f"{name} {json.dumps(config[name])} -> {json.dumps(new)}" for name, new in changes.items())]
 
 
 def _fenced(text: str) -> str:

@@ -7,6 +7,7 @@
 Not covered: where items are kept (`lab/queue.py`) and who works on them (`lab/leases.py`).
 """
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -80,7 +81,11 @@ def _or_null(kind: type) -> Callable[[Any], bool]:
 
 _COUNT = lambda value: type(value) is int and value >= 1, "a whole number, 1 or more"
 _ALLOWED: dict[str, tuple[Any, str]] = {
-    "id": (_is_text, "text"),
+    # It is printed where commands are: nothing in it may look like one.
+    "id": (
+        lambda value: isinstance(value, str) and re.fullmatch("[A-Za-z0-9_.-]{1,64}", value),
+        "up to 64 letters, digits, . _ and -",
+    ),
     "status": (lambda value: value in (*OPEN, *FINISHED), f"one of {', '.join((*OPEN, *FINISHED))}"),
     "description": (_is_text, "text"),
     "mode": (lambda value: value in STRATEGIES, f"one of {', '.join(STRATEGIES)}"),
@@ -108,4 +113,6 @@ _REQUIRED: dict[str, tuple[Any, str]] = {
 
 def _is_lease(value: Any) -> bool:
     texts = ("owner", "since", "deadline")
-    return isinstance(value, dict) and type(value.get("token")) is int and all(_is_text(value.get(x)) for x in texts)
+    if not isinstance(value, dict) or type(value.get("pid")) not in (int, type(None)):
+        return False
+    return type(value.get("token")) is int and all(_is_text(value.get(name)) for name in texts)

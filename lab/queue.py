@@ -61,7 +61,7 @@ class Queue:
         self.seen = _mark(self.path)
         # Without the file the history tells everything. One that was written by hand may hold finished items, and not
         # say how much of the history it has in it: all of it, then.
-        self.content = _read(self.path) if self.seen else {"items": [], "through": None}
+        self.content = read_file(self.path) if self.seen else {"items": [], "through": None}
         items = self.content.pop("items")
         self._strays = [item for item in items if item["status"] in FINISHED]
         self._ours = "through" in self.content and not self._strays
@@ -269,13 +269,23 @@ def add_to_queue(knowledge: Path, items: Sequence[Item], owner: str | None = Non
 
 
 def finished_items(knowledge: Path) -> list[Item]:
-    """The items that have ended and are open no more, in the order in which they ended, from the history."""
+    """The items that have ended and are open no more, in the order in which they ended, from the history.
+
+    StoreError where that is damaged.
+    """
     found: dict[str, Item] = {}
-    for event in Journal(knowledge / "queue-history.jsonl").since()[0]:
-        for item in event["items"]:
-            found.pop(item["id"], None)
-            if item.get("status") in FINISHED:
-                found[item["id"]] = item
+    journal = Journal(knowledge / "queue-history.jsonl")
+    try:
+        for event in journal.since()[0]:
+            for item in event["items"]:
+                found.pop(item["id"], None)
+                if item.get("status") in FINISHED:
+                    found[item["id"]] = item
+    except (KeyError, TypeError, AttributeError) as error:
+        raise StoreError(
+            f"{journal.path}: a line is no change of the queue; mend it, or move it away: what is open in queue.json "
+            "stays"
+        ) from error
     return list(found.values())
 
 
@@ -300,7 +310,7 @@ def _question(item: Item) -> tuple[Any, ...]:
     return (" ".join(str(item.get("description")).casefold().split()),)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_file(path: Path) -> dict[str, Any]:
     """The whole file, with a list of sound items as `items`. StoreError where it is anything else."""
     try:
         queue = read_json(path)

@@ -55,7 +55,7 @@ FLOORS = (
     {"findings", "audit"},
     {"decide"},
     {"steps", "report"},
-    {"mirror", "index", "merge", "witness"},
+    {"mirror", "index", "merge", "witness", "salvage"},
     {"judgement"},
     {"facts", "briefing", "tried"},
     {"waiting", "guard", "situation"},

@@ -1,17 +1,16 @@
 """Bad input: every command answers it with one line and exit code 2, and changes nothing."""
 
 import json
-import os
 import re
 import shutil
 import sqlite3
-import subprocess
 import sys
 import tempfile
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from doors import ROOT, contents, in_process, on_a_full_disk, refused, without_rights
 
 import commons
 import worker
@@ -19,7 +18,6 @@ from lab import cli
 from lab.cards import add_card
 from lab.notes import add_note
 
-ROOT = Path(__file__).parent.parent
 A, B = "a" * 16, "b" * 16
 KEPT = ("--hypothesis", "h", "--tags", "mlp", "--status", "keep", "--result", "0.98")
 WRITE = ("write-card", "--commit", "abcdef01", *KEPT)
@@ -81,25 +79,6 @@ def run(home, capfd, monkeypatch):
         return code, output, errors
 
     return command
-
-
-def contents(home):
-    """{path: bytes} of all that is there, the index aside, which a reader may build."""
-    return {
-        str(path.relative_to(home)): path.read_bytes()
-        for path in sorted(home.rglob("*"))
-        if path.is_file() and not path.name.startswith("index.sqlite")
-    }
-
-
-def refused(answer, *words):
-    """Whether this is a refusal as it must be; `words` are in its message."""
-    code, output, errors = answer
-    assert (code, output) == (2, ""), errors
-    assert errors.startswith("error: ") and errors.count("\n") == len(errors.splitlines()) == 1
-    assert "Traceback" not in errors
-    for word in words:
-        assert word in errors
 
 
 def test_every_command_is_in_the_table():
@@ -288,7 +267,7 @@ BAD_OPTIONS = [
     ("write-card --summary no.json", "cannot read no.json: No such file or directory"),
     ("write-card --log no.log", "cannot read no.log: No such file or directory"),
     ("write-card --log .", "cannot read .: Is a directory"),
-    ("annotate aaaa", "annotate: nothing to add; give --lesson, --tags or --prior-cards"),
+    ("annotate aaaa", "annotate: nothing to add; give --lesson, --category, --tags or --prior-cards"),
     ("annotate aaaa --prior-cards nope", "no card 'nope'"),
     ("note --kind answer --text t", "argument --kind: invalid choice: 'answer'"),
     ("query DELETE", "the query cannot be answered"),
@@ -402,45 +381,24 @@ def test_texts_with_line_breaks_and_nuls_are_kept_and_shown_on_one_line(run, hom
 
 
 # What follows needs processes of its own: limits and lost rights stay with a process.
-LIMITED = """
-import resource, sys
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
-sys.argv[:2] = []
-sys.path.insert(0, {root!r})
-import commons
-from lab import cli
-sys.exit(cli.main("commons.py", "", commons.COMMANDS, sys.argv))
-"""
-
-
-def in_process(home, *command):
-    """(exit code, stdout, stderr) of a process that works on the commons of `home`."""
-    environment = os.environ | {"KNOWLEDGE_DIR": str(home / "knowledge"), "AUTORESEARCH_RUNS_DIR": str(home / "runs")}
-    done = subprocess.run(command, cwd=home, env=environment, capture_output=True, check=False)
-    return done.returncode, done.stdout.decode(), done.stderr.decode()
-
-
-def on_a_full_disk(home, words, room=0):
-    """The answer where no file can be longer than `room` bytes; -B, or compiled modules would be cut there too."""
-    return in_process(home, sys.executable, "-B", "-c", LIMITED.format(root=str(ROOT)), str(room), *words)
 
 
 @pytest.mark.parametrize("command", sorted(WRITERS - {"init", "doctor", "sync", "sweep-confirm"}))
 def test_a_full_disk_keeps_everything_as_it_was(home, command):
     before = contents(home)
-    code, output, errors = on_a_full_disk(home, least(command, home))
+    code, output, errors = on_a_full_disk(home, "commons.py", least(command, home))
     assert (code, output) == (2, "") and errors.startswith("error: cannot ") and errors.count("\n") == 1, errors
     assert contents(home) == before
 
 
 def test_a_full_disk_does_not_keep_anybody_from_reading(home):
-    code, output, errors = on_a_full_disk(home, ("history",))
+    code, output, errors = on_a_full_disk(home, "commons.py", ("history",))
     assert (code, errors, output.count("\n")) == (0, "", 3)
     assert (home / "knowledge" / "index.sqlite").stat().st_size == 0 or not (home / "knowledge/index.sqlite").exists()
 
 
 def test_a_card_that_is_written_counts_though_the_index_has_no_room(home):
-    code, output, errors = on_a_full_disk(home, least("write-card", home), 6000)
+    code, output, errors = on_a_full_disk(home, "commons.py", least("write-card", home), 6000)
     assert (code, errors) == (0, "") and output.startswith("wrote card ")
     assert len(list((home / "knowledge" / "cards").iterdir())) == 3
 
@@ -452,20 +410,12 @@ def test_output_that_cannot_be_written(home, form):
     assert answer == (2, "", "error: cannot use standard output: No space left on device\n")
 
 
-def without_rights(home, words):
-    """The answer where permissions hold even for root."""
-    drop = ("setpriv", "--bounding-set=-all", "--inh-caps=-all") if os.geteuid() == 0 else ()
-    if drop and not shutil.which("setpriv"):
-        pytest.skip("root may read everything, and there is no setpriv to give that up")
-    return in_process(home, *drop, sys.executable, str(ROOT / "commons.py"), *words)
-
-
 @pytest.mark.parametrize("command", [name for name in LEAST if name not in ("init", "sync")])
 def test_a_folder_that_must_not_be_read(home, command):
     words, knowledge, before = least(command, home), home / "knowledge", contents(home)
     knowledge.chmod(0)
     try:
-        answer = without_rights(home, words)
+        answer = without_rights(home, "commons.py", words)
     finally:
         knowledge.chmod(0o755)
     refused(answer, f"cannot read {knowledge}: Permission denied; make it readable, or name another --knowledge-dir")
@@ -480,7 +430,7 @@ def test_a_folder_that_must_not_be_written(home, command):
     for folder in folders:
         folder.chmod(0o555)
     try:
-        answer = without_rights(home, words)
+        answer = without_rights(home, "commons.py", words)
     finally:
         for folder in folders:
             folder.chmod(0o755)
@@ -505,7 +455,7 @@ def a_close_race(home):
 def test_a_full_disk_adds_nothing_to_the_queue(home):
     a_close_race(home)
     before = contents(home)
-    code, output, errors = on_a_full_disk(home, least("sweep-confirm", home))
+    code, output, errors = on_a_full_disk(home, "commons.py", least("sweep-confirm", home))
     assert (code, output) == (2, "") and errors.startswith("error: cannot write ") and errors.count("\n") == 1, errors
     assert contents(home).keys() - before.keys() <= {"knowledge/queue.json.lock"}
 
@@ -526,7 +476,11 @@ def test_a_queue_that_cannot_be_used_stays_as_it_is(run, home, which):
     text = content if isinstance(content, bytes) else content.replace("CARD", card).encode()
     (home / "knowledge" / "queue.json").write_bytes(text)
     before = contents(home)
-    refused(run("sweep-confirm", "--budget", "3"), "queue.json", "; copy queue.json.bak, which is from before")
+    refused(
+        run("sweep-confirm", "--budget", "3"),
+        "queue.json",
+        "; mend it, or copy queue.json.bak over it: with the history nothing is lost",
+    )
     assert contents(home) == before
 
 

@@ -15,8 +15,10 @@ from lab.cards import add_card, join, load_cards
 from lab.doctor import examine, repair
 from lab.errors import StoreError
 from lab.index import Index
+from lab.leases import claim_next_experiment, complete_experiment
 from lab.notes import add_note, load_notes
-from lab.store import dump_json, read_json
+from lab.queue import add_to_queue, finished_items, load_queue
+from lab.store import dump_json, read_json, replace
 
 ROOT = Path(__file__).parent.parent
 A, B, C = "a" * 16, "b" * 16, "c" * 16
@@ -322,7 +324,7 @@ def test_a_queue_that_does_not_parse(knowledge):
     (knowledge / "queue.json.bak").write_text('{"items": []}')
     (problem,) = examine(knowledge)
     assert (problem.action, problem.remedy) == (
-        "restore", "--repair restores queue.json.bak and keeps this one as quarantine/queue.json",
+        "restore", "--repair restores queue.json.bak and keeps this one as quarantine/queue.json; nothing is lost",
     )  # fmt: skip
     assert problem.detail == "it is not JSON (Expecting value: line 1 column 12 (char 11))"
     assert repaired(knowledge) == ["queue.json: restored; what was there is kept as quarantine/queue.json"]
@@ -337,6 +339,152 @@ def test_a_queue_without_a_usable_copy_is_moved(knowledge):
     assert problem.detail == "it holds a list where an object belongs; neither is queue.json.bak usable"
     assert repaired(knowledge) == ["queue.json: moved to quarantine/queue.json"]
     assert not (knowledge / "queue.json").exists()
+
+
+ITEM = {"id": "one", "created": "2026-01-31T12:00:00.000Z", "status": "pending", "description": "wider"}
+REFUSED_QUEUES = {
+    "two items with one id": ({"items": [ITEM, ITEM]}, "items[0] and items[1] have one id, 'one'"),
+    "a priority of its own": (
+        {"items": [ITEM | {"priority": -1}]}, "items[0] has priority -1, it must be a whole number, 1 or more"
+    ),
+    "a category of its own": ({"items": [ITEM | {"category": "x\ny"}]}, "items[0] has category 'x\\ny', it"),
+    "no items": ({"jobs": []}, "its items are no list of objects"),
+    "a position that is none": ({"items": [], "through": "end"}, "its through is 'end'"),
+}  # fmt: skip
+
+
+def busy_queue(knowledge):
+    """A queue with two open items and one that was completed, queue.json up to date; returns the open ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lab.queue.REWRITE_SECONDS_PER_BYTE", 0)
+        items = add_to_queue(knowledge, [{"description": text} for text in ("wider", "deeper", "longer warmup")])
+        taken = claim_next_experiment(knowledge, "ada")
+        complete_experiment(knowledge, taken["id"], taken["lease"]["token"], card=A)
+    return [item["id"] for item in items if item["id"] != taken["id"]]
+
+
+def open_ids(knowledge):
+    return [item["id"] for item in load_queue(knowledge)]
+
+
+@pytest.mark.parametrize("copied", [True, False])
+@pytest.mark.parametrize("how", REFUSED_QUEUES)
+def test_a_queue_that_is_refused_comes_back_whole(knowledge, how, copied):
+    """From its copy, or without one from the history alone."""
+    left, (content, detail) = busy_queue(knowledge), REFUSED_QUEUES[how]
+    (knowledge / "queue.json").write_text(json.dumps(content))
+    if not copied:
+        (knowledge / "queue.json.bak").unlink()
+    (problem,) = examine(knowledge)
+    assert problem.detail.startswith(detail) and problem.action == ("restore" if copied else "quarantine")
+    repaired(knowledge)
+    assert open_ids(knowledge) == left
+    assert [item["card"] for item in finished_items(knowledge)] == [A]
+    assert json.loads((knowledge / "quarantine" / "queue.json").read_text()) == content
+
+
+@pytest.mark.parametrize("name", ["queue.json", "queue-history.jsonl"])
+def test_what_a_newer_version_wrote_is_left_alone(knowledge, name):
+    busy_queue(knowledge)
+    text = (knowledge / name).read_text()
+    (knowledge / name).write_text(text.replace('"schema": ', '"schema": 9', 1))
+    (problem,) = examine(knowledge)
+    assert (problem.kind, problem.path, problem.action) == ("queue", name, "none")
+    assert problem.remedy == "use a newer version"
+    assert repaired(knowledge) == []
+
+
+def test_a_queue_that_is_no_file_is_left_to_a_person(knowledge):
+    (knowledge / "queue.json").mkdir()
+    (problem,) = examine(knowledge)
+    assert (problem.action, problem.remedy) == ("none", "make it a file that can be read")
+    assert problem.detail == "cannot read it: Is a directory"
+
+
+HISTORIES = {
+    "a line that is no JSON": (lambda lines: [*lines[:2], b"{torn", *lines[2:]], "edited or cut"),
+    "a line that is no change": (lambda lines: [*lines, b'{"items": [{}]}'], "is no change of the queue"),
+    "bytes in the place of a line": (lambda lines: [*lines[:-1], b"\xff" * len(lines[-1])], "is no event"),
+    "no beginning": (lambda lines: [b"no header", *lines[1:]], "it does not begin as a history does"),
+    "cut": (lambda lines: lines[:2], "it was edited or cut"),
+    "empty lines": (lambda lines: [lines[0], b"", b"", *lines[1:]], "edited or cut"),
+    "emptied": (lambda lines: [], "it does not begin as a history does"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", HISTORIES)
+def test_a_damaged_history_keeps_its_sound_lines(knowledge, how):
+    left = busy_queue(knowledge)
+    damage, detail = HISTORIES[how]
+    path = knowledge / "queue-history.jsonl"
+    content = b"".join(line + b"\n" for line in damage(path.read_bytes().splitlines()))
+    path.write_bytes(content)
+    (problem,) = examine(knowledge)
+    assert detail in problem.detail and "\n" not in problem.detail
+    assert (problem.kind, problem.path, problem.action, problem.remedy) == (
+        "queue", path.name, "rebuild", f"--repair keeps its sound lines, and the whole of it as quarantine/{path.name}",
+    )  # fmt: skip
+    (said,) = repaired(knowledge)
+    assert said.endswith(f"; what was there is kept as quarantine/{path.name}")
+    assert (knowledge / "quarantine" / path.name).read_bytes() == content
+    assert set(left) <= set(open_ids(knowledge))
+    (added,) = add_to_queue(knowledge, [{"description": "after all that"}])
+    assert added["id"] in open_ids(knowledge)
+    if how in ("a line that is no JSON", "a line that is no change"):
+        assert open_ids(knowledge) == [*left, added["id"]]
+        assert [item["card"] for item in finished_items(knowledge)] == [A]
+
+
+def test_a_last_line_without_its_end_is_no_problem(knowledge):
+    left = busy_queue(knowledge)
+    with open(knowledge / "queue-history.jsonl", "ab") as file:
+        file.write(b'{"at": "2026')
+    assert examine(knowledge) == []
+    assert open_ids(knowledge) == left
+
+
+@pytest.mark.parametrize(
+    "line", [b'{"items": [{"id": "a", "description": "x"}]}', b'{"items": [], "token": "x"}', b'{"items": [{"id": 5}]}']
+)
+def test_a_line_that_only_looks_like_a_change(knowledge, line):
+    left = busy_queue(knowledge)
+    with open(knowledge / "queue-history.jsonl", "ab") as file:
+        file.write(line + b"\n")
+    assert repaired(knowledge)[0].startswith("queue-history.jsonl: rebuilt from 3 sound lines; ")
+    assert open_ids(knowledge) == left
+
+
+@pytest.mark.parametrize("line", [b'{"x": 1}', b'{"items": [5]}', b'{"items": [{"id": ["a"], "status": "failed"}]}'])
+def test_a_line_of_the_past_that_is_no_change(knowledge, line):
+    left = busy_queue(knowledge)
+    with open(knowledge / "queue-history.jsonl", "ab") as file:
+        file.write(line + b"\n")
+    queue = read_json(knowledge / "queue.json")
+    replace(knowledge / "queue.json", queue | {"through": queue["through"] + len(line) + 1})
+    (problem,) = examine(knowledge)
+    assert problem.detail == "a line is no change of the queue"
+    assert repaired(knowledge)[0].startswith("queue-history.jsonl: rebuilt from 3 sound lines; ")
+    assert open_ids(knowledge) == left
+
+
+def test_a_queue_that_stands_beyond_its_history(knowledge):
+    left = busy_queue(knowledge)
+    queue = read_json(knowledge / "queue.json")
+    replace(knowledge / "queue.json", queue | {"through": 10**6, "items": load_queue(knowledge)})
+    (problem,) = examine(knowledge)
+    assert problem.detail == "no line starts at position 1000000: it was edited or cut"
+    assert repaired(knowledge)[0].startswith("queue-history.jsonl: rebuilt from 3 sound lines; ")
+    assert open_ids(knowledge) == left
+
+
+def test_queue_and_history_damaged_at_once(knowledge):
+    left = busy_queue(knowledge)
+    (knowledge / "queue.json").write_text("{")
+    with open(knowledge / "queue-history.jsonl", "ab") as file:
+        file.write(b"no event\n")
+    assert found(knowledge) == [("queue", "queue-history.jsonl", "rebuild"), ("queue", "queue.json", "restore")]
+    assert len(repaired(knowledge)) == 2
+    assert open_ids(knowledge) == left
 
 
 def test_a_damaged_index_is_removed(knowledge):

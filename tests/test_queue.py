@@ -209,7 +209,7 @@ def test_what_json_cannot_hold_adds_nothing(tmp_path, value):
         (b'{"items": [], "through": "0"}', ": its through is '0'"),
         (b'{"items": [], "token": 1.5}', ": its token is 1.5"),
         (b'{"items": [], "finished": []}', ": its finished is []"),
-        (b'{"items": [{}]}', ": items[0] has id None, it must be text"),
+        (b'{"items": [{}]}', ": items[0] has id None, it must be up to 64 letters, digits, . _ and -"),
     ],
 )
 def test_a_damaged_queue_is_an_error_and_never_empty(tmp_path, content, what):
