@@ -25,6 +25,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from lab.agents import command_of
 from lab.brief import one_line
 from lab.cards import utc_now
 from lab.crew import MAX_WORDS, Crew, Event, Message, Worker
@@ -37,7 +38,7 @@ from lab.settings import load_settings
 from lab.stats import median
 from lab.store import read_json, runs_dir
 from lab.supply import Supply
-from lab.work import session_of
+from lab.work import NO_AGENT, session_of
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 LEAST_FREE_BYTES = 1 << 30
@@ -66,10 +67,15 @@ def run_director_loop(
     """Plan and run experiments until a limit is reached, something is wrong, or Ctrl-C or SIGTERM comes.
 
     What runs then is let finish, but after a signal the workers end their experiments and give the items back. Another
-    call goes on where this one stopped. SettingError where another director works on this commons, or with a `budget`
-    without the setting price_per_hour; StoreError where the commons or the queue cannot be used.
+    call goes on where this one stopped. SettingError where another director works on this commons, there is no such
+    agent, or a `budget` comes without the setting price_per_hour; StoreError where the commons or the queue cannot be
+    used.
     """
     settings = load_settings(project)
+    if agent != NO_AGENT:
+        program = command_of(agent)[0]
+        if os.path.basename(program) == program and not shutil.which(program):
+            raise SettingError(f"--agent: there is no command {program!r}; install it, or give its path")
     if budget is not None and not settings.price_per_hour:
         place = project / "pyproject.toml"
         raise SettingError(f"a budget needs a price: set price_per_hour under [tool.autoresearch] in {place}")

@@ -30,7 +30,7 @@ from lab.likeness import SAME_IDEA_THRESHOLD, similarity
 from lab.novelty import NOT_THE_IDEAS_FAULT
 from lab.queue import load_queue
 from lab.schema import STRATEGIES
-from lab.settings import project_root
+from lab.settings import load_settings, project_root
 from lab.situation import strategy_of
 from lab.stats import gain, median, noise_prior
 from lab.store import runs_dir
@@ -38,7 +38,7 @@ from lab.strategy import Choice
 from lab.suggest import choose, suggestions
 from lab.sweep import Repeat, fresh_seeds, spend
 from lab.tree import TYPICAL_GAIN
-from lab.tried import CHUNK, check
+from lab.tried import CHUNK, check, equal_runs
 from lab.world import Suggestion, World
 
 PRIORITIES = {"baseline": 1, "replicate": 3}  # before new ideas, which have 5
@@ -87,13 +87,15 @@ def planned(
     under_way = [str(item["description"]) for item in waiting] + (_running(index) if queue else [])
     turned = [set(item["changes"]) for item in waiting if item.get("changes")]
     world = world_of(index, track, choice.conservative)
+    has_run = equal_runs(index, track, world.config)
     found = suggestions(world) + (_repeats(index, world, n, waiting) if world.champion else [])
 
     def allowed(one: Suggestion) -> bool:
         if one.replicates is not None:
             return True
         known = any(similarity(one.description, text) >= SAME_IDEA_THRESHOLD for text in under_way)
-        return not (known or (one.changes and set(one.changes) in turned) or _settled(index, track, one))
+        turns = bool(one.changes) and set(one.changes or ()) in turned
+        return not (known or turns or _settled(index, track, one) or has_run(one.changes))
 
     fitting = [one for one in found if words or one.changes is not None or one.replicates is not None]
     if world.champion:
@@ -146,7 +148,8 @@ def world_of(index: Index, track: str | None, conservative: bool = False) -> Wor
     best, belief = champion(index, track), judgement(index, track)
     nodes = belief.nodes if belief else {}
     edits = edits_of(index, list(nodes))
-    metric = best["metric"] if best else "val_bpb"
+    here = project_root(index.knowledge) or project_root(Path()) or Path()
+    metric = best["metric"] if best else load_settings(here).metric
     usual = noise_prior(None, None, metric)
     size, noise, effects = 1.0, 2 * usual**2, prior_effects(TYPICAL_GAIN * usual)
     config: dict[str, Any] = {}

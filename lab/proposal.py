@@ -20,10 +20,10 @@ from lab.facts import champion, main_track, tracks_of
 from lab.git import commit_blobs, full_hash, git, move_ref, repository_path, run_git
 from lab.index import Index
 from lab.knobs import set_constants
-from lab.novelty import NOT_THE_IDEAS_FAULT
 from lab.sentinel import commit_of, script_of
 from lab.settings import load_settings
 from lab.store import runs_dir
+from lab.tried import equal_run
 
 BRIEF_TOKENS = 600
 MAX_SUBJECT_CHARACTERS = 200
@@ -136,14 +136,8 @@ def _refuse_duplicate(item: Item, knowledge: Path, source: bytes) -> None:
     key = edit_key(source)
     if key is None:
         return  # it does not parse: the run will tell
-    marks = ", ".join("?" * len(NOT_THE_IDEAS_FAULT))
     with Index(knowledge) as index:
-        row = index.row(
-            # What crashed on its way up names no track.
-            "SELECT id, status FROM cards WHERE edit_key = ? AND (track IS ? OR track IS NULL) "
-            f"AND status != 'retracted' AND coalesce(error_kind, '') NOT IN ({marks}) ORDER BY timestamp DESC LIMIT 1",
-            key, item["track"] or main_track(index), *NOT_THE_IDEAS_FAULT,
-        )  # fmt: skip
+        row = equal_run(index, key, item["track"] or main_track(index))
     if row:
         raise RefusedError(f"it has been run: card {row['id']} ({row['status']}) is this very edit")
 

@@ -132,8 +132,9 @@ def live() -> Iterator[Tell]:
     board, console = Board(), Console()
 
     def now() -> Group:
-        texts = (Text(line, no_wrap=True, overflow="ellipsis") for line in board.lines(time.monotonic()))
-        return Group(*texts)
+        # How it stands takes a second line on a narrow terminal; what runs may be cut off.
+        how, what = (lines := board.lines(time.monotonic()))[:1], lines[1:]
+        return Group(*map(Text, how), *(Text(line, no_wrap=True, overflow="ellipsis") for line in what))
 
     with Live(
         get_renderable=now, console=console, refresh_per_second=REFRESHED_PER_SECOND, transient=True,

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from lab.bandit import UP_AND_DOWN, Bandit, Trial, Turn, subject_of
 from lab.brief import counted, one_line
 from lab.catalogue import Idea
+from lab.edits import SEED_NAME
 from lab.recombine import ablations, pairs
 from lab.response import CONSERVATIVE_STEP, Move, Scale, Step, fitted, moves
 from lab.schema import is_number
@@ -83,16 +84,19 @@ def _parts(suggestion: Suggestion) -> list[str]:
 
 
 def _knobs(world: World) -> Iterator[Knob]:
-    """The constants of the champion that were tried or stand in the catalogue, then the numbers that words tell of."""
+    """The constants of the champion that were tried or stand in the catalogue, then the numbers that words tell of.
+
+    Without a catalogue every number of the champion's can be turned: nothing else is known to begin with.
+    """
     bets = {subject_of(idea.target): idea for idea in reversed(world.ideas) if idea.target.isupper()}
     categories = {trial.turn.subject: trial.category for trial in world.trials}
     categories |= {subject: idea.category for subject, idea in bets.items()}
     known = set()
     for name, value in world.config.items():
         subject = subject_of(name)
-        if is_number(value) and subject in categories:
+        if is_number(value) and (subject in categories or not (world.ideas or name == SEED_NAME)):
             known.add(subject)
-            yield Knob(name, subject, categories[subject], value, True)
+            yield Knob(name, subject, categories.get(subject, "hyperparams"), value, True)
     for subject, (value, turn) in _values_in_words(world.trials).items():
         if subject not in known:
             whole = value >= 2 and value == int(value)
@@ -186,7 +190,9 @@ def _value(idea: Idea, knob: Knob) -> float | None:
     if not idea.target.isupper() or subject_of(idea.target) != knob.subject:
         return None
     if idea.factor is not None:
-        return next(iter(Scale(knob.name, knob.value).values((idea.factor,))), None) if knob.value else None
+        scale = Scale(knob.name, knob.value)
+        place = scale.place(knob.value * idea.factor) if knob.value else None
+        return next(iter(scale.values((math.exp(place),))), None) if place is not None else None
     if not is_number(idea.value) or idea.value == knob.value:
         return None
     value: float = type(knob.value)(idea.value)

@@ -12,7 +12,7 @@ Not covered: how ideas are compared and judged (`lab/novelty.py`).
 import json
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +23,9 @@ from lab.ideas import read
 from lab.index import Index
 from lab.judgement import SHOWN
 from lab.likeness import WordSimilarity
-from lab.novelty import MODES, SAME_IDEA_THRESHOLD, Idea, assess
+from lab.novelty import MODES, NOT_THE_IDEAS_FAULT, SAME_IDEA_THRESHOLD, Idea, assess
+from lab.settings import load_settings, project_root
+from lab.store import runs_dir
 from lab.words import vocabulary
 
 CANDIDATES = 60  # by words, and as many by constants
@@ -65,6 +67,49 @@ def check(
     rows = candidates(index, idea, family, tags)
     words = _embedded(embedder, [*idea.texts, *(row["hypothesis"] or "" for row in rows)]) if embedder else None
     return {"track": here} | assess(idea, rows, mode, facts.track_noise(index, here).sd, threshold, limit, words)
+
+
+def equal_run(index: Index, edit_key: str, track: str | None) -> Row | None:
+    """The newest run (id, status) of this very edit on the track that has a result or crashed by its own fault."""
+    marks = ", ".join("?" * len(NOT_THE_IDEAS_FAULT))
+    return index.row(
+        # What crashed on its way up names no track.
+        "SELECT id, status FROM cards WHERE edit_key = ? AND (track IS ? OR track IS NULL) "
+        f"AND status != 'retracted' AND coalesce(error_kind, '') NOT IN ({marks}) ORDER BY timestamp DESC LIMIT 1",
+        edit_key, track, *NOT_THE_IDEAS_FAULT,
+    )  # fmt: skip
+
+
+def equal_runs(
+    index: Index, track: str | None, config: Mapping[str, Any]
+) -> Callable[[Mapping[str, Any] | None], bool]:
+    """Tells of changes of the champion, whose constants are `config`, whether this very edit has been run on the track.
+
+    They are made in its script; where that is not on this machine, nothing is known to have been run.
+    """
+    from lab.edits import edit_key  # parsing is for who plans
+    from lab.knobs import set_constants
+
+    best = facts.champion(index, track)
+    card = index.read(best["id"]) if best else {}
+    project = project_root(index.knowledge) or index.knowledge.parent
+    name = load_settings(project).editable[0]
+    script = runs_dir(project) / str(card.get("run_id") or card.get("id")) / Path(name).name
+    source = script.read_bytes() if card.get("edit_key") and script.is_file() else b""
+    if not source or edit_key(source) != card["edit_key"]:
+        return lambda changes: False
+
+    def has_run(changes: Mapping[str, Any] | None) -> bool:
+        if not changes:
+            return False
+        try:
+            changed = set_constants(source.decode(), changes, config, name)
+        except (SettingError, UnicodeDecodeError):
+            return False  # whoever makes the edit tells what is wrong with it
+        key = edit_key(changed.encode())
+        return key is not None and equal_run(index, key, track) is not None
+
+    return has_run
 
 
 def candidates(index: Index, idea: Idea, family: str | None = None, tags: Sequence[str] = ()) -> list[Row]:

@@ -17,6 +17,7 @@ from lab.queue import add_to_queue
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="process groups")
 
+AGENT_MISSING = "error: --agent: there is no command 'no-such-agent'; install it, or give its path"
 CRASHING = [{"description": f"idea {n} that fails", "changes": {"WEIGHT_DECAY": 0.2 + n / 100}} for n in range(1, 6)]
 
 
@@ -142,6 +143,8 @@ def test_crashes_with_one_signature_end_it(tmp_path):
             "error: argument --max-experiments: 'x' is not a whole number from 1 to 999999999",
         ),
         (("--track", "none"), "error: --track 'none' is none of the tracks: none yet"),
+        (("--agent", ""), 'error: --agent is empty; give a command such as "claude -p {{prompt}}", or hpo'),
+        (("--agent", "no-such-agent {prompt}"), AGENT_MISSING),
         (("--session", "a b"), "error: --session 'a b': autoresearch/a b is no name for a branch; give one like mar8"),
         (
             ("--budget-usd", "3"),

@@ -12,9 +12,11 @@ from lab.brief import DATA_NOTE
 from lab.cards import add_card
 from lab.catalogue import ideas
 from lab.cli import main
+from lab.edits import edit_key
 from lab.errors import SettingError
 from lab.index import Index
 from lab.items import check_item, new_item
+from lab.knobs import set_constants
 from lab.ledger import import_file
 from lab.novelty import NOT_THE_IDEAS_FAULT
 from lab.planning import BASELINE, plan_experiments, planned, world_of
@@ -34,14 +36,17 @@ class Commons:
     def __init__(self, knowledge):
         self.knowledge, self.runs, self.config = knowledge, 0, dict(CONFIG)
 
-    def run(self, result, status="revert", *, hypothesis=None, delta=None, track=TRACK, error=None, **changes):
+    def run(
+        self, result, status="revert", *, hypothesis=None, delta=None, track=TRACK, error=None, key=None, **changes
+    ):
         """Add a run that changes these constants; its id."""
         diff = {name: [self.config.get(name), value] for name, value in changes.items()}
         words = "; ".join(f"{name} {old} to {new}" for name, (old, new) in diff.items())
         self.runs += 1
         card = {
             "id": f"{self.runs:016x}", "timestamp": f"2026-01-31T12:{self.runs // 60:02d}:{self.runs % 60:02d}.000Z",
-            "status": status, "track": track, "metric": "val_bpb", "preset": "gpu", "edit_key": f"edit {self.runs}",
+            "status": status, "track": track, "metric": "val_bpb", "preset": "gpu",
+            "edit_key": key or f"edit {self.runs}",
             "results": {"val_bpb": result, "delta": delta, "total_seconds": 330.0}, "config": self.config | changes,
             "config_diff": diff, "hypothesis": hypothesis or words or "baseline", "category": "optimizer",
             "error": {"kind": error, "summary": "x", "phase": None, "tail": []} if error else None,
@@ -85,6 +90,27 @@ def test_an_empty_commons_begins_with_the_baseline_and_then_the_best_bets(common
     categories = [bets[item["description"]][1] for item in rest]
     assert len(set(categories)) >= 6 and max(map(categories.count, categories)) <= 3
     assert not (commons.knowledge / "queue.json").exists()
+
+
+def test_another_experiment_than_the_gpt_begins_without_the_catalogue(tmp_path, monkeypatch):
+    (tmp_path / "pyproject.toml").write_text('[tool.autoresearch]\nmetric = "speedup"\ndirection = "max"\n')
+    (tmp_path / "knowledge").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert [item["description"] for item in plan_experiments(tmp_path / "knowledge")] == [BASELINE]
+
+
+def test_an_edit_that_has_been_run_is_not_planned_again(commons, monkeypatch):
+    script = "".join(f"{name} = {value}\n" for name, value in CONFIG.items())
+    best = commons.run(1.0, "keep", key=edit_key(script.encode()))
+    folder = commons.knowledge.parent / "runs" / best
+    folder.mkdir(parents=True)
+    (folder / "train.py").write_text(script)
+    planned_now = {item["description"]: item["changes"] for item in commons.plan(200) if item["changes"]}
+    (name, value), *_ = next(iter(planned_now.values())).items()
+    key = edit_key(set_constants(script, {name: value}).encode())
+    commons.run(1.0, "inconclusive", delta=0.0, hypothesis="something else in other words", key=key)
+    again = [item["changes"] for item in commons.plan(200)]
+    assert {name: value} not in again and len(planned_now) > 1
 
 
 def test_the_baseline_is_planned_once(commons):

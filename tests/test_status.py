@@ -1,8 +1,10 @@
 """What a person sees of a run of the director."""
 
+import re
+
 import pytest
 
-from lab.status import Board
+from lab.status import Board, live
 
 BEST = {"id": "0123456789abcdef", "metric": "val_bpb", "result": 0.9701, "mean": 0.9712, "sd": 0.00041}
 STATE = {
@@ -36,6 +38,16 @@ def test_how_far_it_is_and_what_runs():
         "2 experiments: 1 kept, 0 crashed; best val_bpb 0.971200 ± 0.00041 (01234567); exploit mode, 3 queued",
         "2:05 | raise MATRIX_LR [31m to 0.05",
     ]
+
+
+def test_a_narrow_terminal_shows_all_of_how_it_is(monkeypatch, capsys):
+    for name, value in (("COLUMNS", "80"), ("LINES", "24"), ("TERM", "xterm"), ("FORCE_COLOR", "1")):
+        monkeypatch.setenv(name, value)
+    with live() as tell:
+        tell(STARTED | {"max_experiments": 5, "state": STATE})
+        tell(CLAIMED | {"description": "a long idea " * 20, "state": STATE})
+    shown = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"exploit mode, 3 queued; about 1[45]:\d\d left 0:0\d \| a long idea .*…", shown)
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,19 @@ LRS = [idea("MATRIX_LR", "up", factor=1.25), idea("EMBEDDING_LR", "up", factor=1
 # Numbers.
 
 
+@pytest.mark.parametrize(("factor", "value"), [(0.947, 0.9), (1.021, 0.97)])
+def test_a_factor_of_the_catalogue_is_of_the_value_near_one_too(factor, value):
+    bet = idea("MUON_MOMENTUM", "up" if factor > 1 else "down", factor=factor, promise="high")
+    found = suggestions(world(ideas=[bet], config={"MUON_MOMENTUM": 0.95}))
+    assert {"MUON_MOMENTUM": value} in [one.changes for one in found]
+
+
+def test_without_a_catalogue_every_number_of_the_champion_can_be_turned():
+    found = suggestions(world(config={"RUN": 4, "SKIP": False, "SEED": 42}))
+    assert [one.description for one in found] and {next(iter(one.changes)) for one in found} == {"RUN"}
+    assert {one.category for one in found} == {"hyperparams"}
+
+
 def test_a_number_gets_a_value_and_says_what_it_rests_on():
     runs = [trial("MATRIX_LR", 0.04, 0.03, 0.001, subject="lr matrix")]
     found = of(suggestions(world(runs, LRS)), "lr matrix")
