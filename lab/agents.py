@@ -9,11 +9,11 @@ Not covered: an agent that reaches outside of its checkout, and what it costs.
 
 import shlex
 from pathlib import Path
-from typing import Any
 
 from lab.brief import DATA_NOTE, one_line
 from lab.errors import LabError, SettingError, StoreError
 from lab.git import repository_path, run_git
+from lab.items import Item
 from lab.runner import OvertimeError, environment, run_group, worktree
 from lab.settings import Settings, load_settings
 from lab.store import replace
@@ -22,8 +22,6 @@ AGENT_SECONDS = 1800.0
 MAX_NAMES = 5  # of files, in a message
 MAX_IDEA_CHARACTERS = 2000
 NOTES = ".autoresearch"  # the folder for the agent to read from; it holds a .gitignore that hides it from git
-
-Item = dict[str, Any]
 
 
 class RefusedError(LabError):

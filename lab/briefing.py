@@ -27,16 +27,20 @@ from lab.facts import (
     tracks_of,
 )
 from lab.index import Index
-from lab.items import OPEN
 from lab.judgement import SHOWN, Row, findings, judgement, settings_of
 from lab.queue import load_queue
-from lab.store import is_alive, read_json
+from lab.settings import project_root
+from lab.store import is_alive, read_json, runs_dir
 
 TRACKS, RELATED, FINDINGS = 20, 12, 12
 
 
-def running(index: Index, runs: Path) -> list[Row]:
-    """Runs of this machine, in the folder `runs`, that have no card yet: id, phase, hypothesis, agent, session."""
+def running(index: Index, runs: Path | None = None) -> list[Row]:
+    """Runs of this machine that have no card yet: id, phase, hypothesis, agent, session.
+
+    They are in the folder `runs` (default: that of the project around the commons).
+    """
+    runs = runs or runs_dir(project_root(index.knowledge) or index.knowledge.parent)
     try:
         names = os.listdir(runs)
     except OSError:
@@ -58,8 +62,7 @@ def running(index: Index, runs: Path) -> list[Row]:
 
 def queued(knowledge: Path) -> list[Row]:
     """What waits in the queue or has been claimed: status and description. StoreError when the queue does not parse."""
-    shown = [item for item in load_queue(knowledge) if item.get("status") in OPEN]
-    return [{"status": item["status"], "description": item.get("description")} for item in shown]
+    return [{"status": item["status"], "description": item["description"]} for item in load_queue(knowledge)]
 
 
 def gather(index: Index, track: str | None = None, idea: str | None = None) -> Row:

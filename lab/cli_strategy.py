@@ -9,9 +9,8 @@ from lab.errors import SettingError
 from lab.facts import main_track
 from lab.index import Index
 from lab.schema import STRATEGIES
-from lab.settings import judging
-from lab.situation import ALL, in_force, load_pins, numbers, pin, pinned_by
-from lab.strategy import Choice, choose
+from lab.situation import ALL, from_history, in_force, load_pins, pin, pinned_by
+from lab.strategy import Choice
 
 
 @command(
@@ -25,8 +24,7 @@ def cmd_strategy(args: Arguments) -> None:
         raise SettingError("--set and --reset exclude each other; give one of them")
     with Index(args.knowledge_dir) as index:
         track = main_track(index, None if args.track == ALL else args.track)
-        settings = judging(args.knowledge_dir)
-        history = choose(numbers(index, track, settings), settings)
+        history = from_history(index, track)
     asked = ALL if args.track == ALL else track or ALL
     done = None
     if args.set:

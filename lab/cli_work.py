@@ -9,12 +9,12 @@ from lab.agents import command_of
 from lab.brief import number, one_line, signed
 from lab.cards import machine
 from lab.cli import Arguments, arg, command
+from lab.limits import INTERRUPTED
 from lab.options import seconds
 from lab.runner import InterruptedRunError
 from lab.work import NO_AGENT, Event, session_of, work
 
 MAX_REASON_CHARACTERS = 500
-INTERRUPTED = 128  # exit code, and the number of the signal
 
 
 @command(

@@ -41,8 +41,8 @@ class Message(NamedTuple):
 class Worker:
     """A process that works on `item`, once it has claimed one, in `run`.
 
-    `useful` tells whether that left a card, `measured` whether with a result; else `why` may say why. `constants` say
-    what the item asks for, and are `refused` where that is nothing new.
+    `useful` tells whether that left a card, `measured` whether with a result; else `why` may say why. `constants` tells
+    whether the item says its edit in constants, `refused` whether that was nothing to run.
     """
 
     def __init__(self, process: "subprocess.Popen[bytes]") -> None:

@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from types import FrameType
@@ -29,9 +29,10 @@ from lab.agents import command_of
 from lab.brief import one_line
 from lab.cards import utc_now
 from lab.crew import MAX_WORDS, Crew, Event, Message, Worker
-from lab.errors import LabError, SettingError, StoreError
+from lab.errors import HeldError, LabError, SettingError, StoreError
 from lab.index import Index
 from lab.limits import DONE, INTERRUPTED, TROUBLE, Asked, Ended, Ending
+from lab.locks import locked
 from lab.runs import error_of, signature
 from lab.schema import Card, metric_value
 from lab.settings import load_settings
@@ -91,21 +92,12 @@ def run_director_loop(
 @contextmanager
 def _only_director(knowledge: Path) -> Iterator[None]:
     """No other director works on this commons within. SettingError where one does already."""
-    from filelock import FileLock, Timeout  # 60 ms that a reader of the plan has no use for
-
-    path = knowledge / "director.lock"
-    try:
-        knowledge.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path, timeout=0)
-        lock.acquire()
-    except Timeout as error:
-        raise SettingError(f"another director works on {knowledge}; end it first, or let it work") from error
-    except OSError as error:
-        raise StoreError(f"cannot lock {path}: {error.strerror}; make the folder writable") from error
-    try:
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(knowledge / "director.lock", timeout=0))
+        except HeldError as error:
+            raise SettingError(f"another director works on {knowledge}; end it first, or let it work") from error
         yield
-    finally:
-        lock.release()
 
 
 @contextmanager
@@ -241,7 +233,7 @@ class _Director:
         """Start a worker for one experiment."""
         number = next(number for number in count(1) if number not in self.crew.workers)
         command = [
-            sys.executable, str(CHECKOUT / "worker.py"), "work", "--once", "--idle-exit", "0", "--json",
+            sys.executable, str(CHECKOUT / "worker.py"), "work", "--once", "--json",
             f"--agent={self.asked.agent}", f"--session={self.asked.session}",
             f"--owner={self.supply.worker}{number}", "--knowledge-dir", str(self.knowledge),
         ]  # fmt: skip

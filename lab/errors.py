@@ -34,6 +34,10 @@ class StoreError(LabError):
     """A file of the commons or of a run cannot be read or written."""
 
 
+class HeldError(StoreError):
+    """A lock is held by somebody else for longer than was to be waited."""
+
+
 class LeaseError(LabError):
     """A claim of an experiment is over, or somebody else's: what was to be done with it is refused."""
 

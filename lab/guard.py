@@ -14,8 +14,6 @@ from lab.briefing import running
 from lab.index import Index
 from lab.likeness import SAME_IDEA_THRESHOLD, similarity
 from lab.queue import load_queue
-from lab.settings import project_root
-from lab.store import runs_dir
 from lab.tried import Edit, check
 
 Changes = dict[str, Any]
@@ -38,7 +36,7 @@ def refusal(index: Index, description: str, mode: str, track: str | None, change
         if same:
             name = one_line(item["id"], 64)
             return f"item {name} of the queue is the same idea, {item['status']}{_fenced(item['description'])}"
-    for run in running(index, runs_dir(project_root(index.knowledge) or index.knowledge.parent)):
+    for run in running(index):
         if run["hypothesis"] and _alike(texts, [str(run["hypothesis"])]):
             return f"run {run['id']} is at the same idea now{_fenced(run['hypothesis'])}"
     edit = Edit(words[0], None) if words else None

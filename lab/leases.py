@@ -47,8 +47,7 @@ def claim_next_experiment(
     Only one of this category, where one is given, whose dependencies are completed and whose requirements are met by
     `device`, `memory_gb` and `labels`; without an `agent` only one that says what to change or to repeat. The lease
     lasts `seconds` (default: the time budget and MARGIN_SECONDS), and not longer than the process `pid` of this
-    machine, where one is given. SettingError where a value is not allowed,
-    StoreError where the queue cannot be used.
+    machine, where one is given. SettingError where a value is not allowed, StoreError where the queue cannot be used.
     """
     lasts = _lasts(seconds)
     if not owner.strip():

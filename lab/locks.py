@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lab.errors import StoreError
+from lab.errors import HeldError, StoreError
 
 TIMEOUT_SECONDS = 60.0
 POLL_SECONDS, LONGEST_POLL_SECONDS = 0.002, 0.05
@@ -23,7 +23,7 @@ POLL_SECONDS, LONGEST_POLL_SECONDS = 0.002, 0.05
 def locked(path: Path, timeout: float = TIMEOUT_SECONDS) -> Iterator[None]:
     """Hold the lock of this file, made when missing: no other process, or thread, does within.
 
-    It is free at once when its holder dies. StoreError where it cannot be had in time, or not at all.
+    HeldError where it cannot be had within `timeout` seconds, StoreError where not at all.
     """
     from filelock import lock_descriptor  # 60 ms that a reader has no use for
 
@@ -37,7 +37,7 @@ def locked(path: Path, timeout: float = TIMEOUT_SECONDS) -> Iterator[None]:
         give_up, pause = time.monotonic() + timeout, POLL_SECONDS
         while not lock_descriptor(descriptor, blocking=False):
             if time.monotonic() > give_up:
-                raise StoreError(f"{path} has been held for {timeout:g} s; end the process that holds it")
+                raise HeldError(f"{path} has been held for {timeout:g} s; end the process that holds it")
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_POLL_SECONDS)  # many who wait would take the time of the one who works
         yield

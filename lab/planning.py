@@ -33,7 +33,6 @@ from lab.schema import STRATEGIES
 from lab.settings import load_settings, project_root
 from lab.situation import strategy_of
 from lab.stats import gain, median, noise_prior
-from lab.store import runs_dir
 from lab.strategy import Choice
 from lab.suggest import choose, suggestions
 from lab.sweep import Repeat, fresh_seeds, spend
@@ -81,10 +80,11 @@ def planned(
     if mode not in (None, *STRATEGIES):
         raise SettingError(f"no mode {mode!r}; the modes are {', '.join(STRATEGIES)}")
     track = main_track(index, track)
-    choice = strategy_of(index, track, index.knowledge)
+    choice = strategy_of(index, track)
     wanted = mode or choice.mode
     waiting = load_queue(index.knowledge) if queue else []
-    under_way = [str(item["description"]) for item in waiting] + (_running(index) if queue else [])
+    now = [run["hypothesis"] for run in running(index)] if queue else []
+    under_way = [text for text in (*(item["description"] for item in waiting), *now) if text]
     turned = [set(item["changes"]) for item in waiting if item.get("changes")]
     world = world_of(index, track, choice.conservative)
     has_run = equal_runs(index, track, world.config)
@@ -100,16 +100,10 @@ def planned(
     fitting = [one for one in found if words or one.changes is not None or one.replicates is not None]
     if world.champion:
         return Plan(track, choice, wanted, choose(fitting, wanted, n, allowed))
-    first = [_BASELINE] if BASELINE not in under_way else []
+    first = [] if any(item["changes"] == {} for item in waiting) else [_BASELINE]
     ideas_next = choose(fitting, wanted, n - len(first), allowed)
     unknown = [one._replace(expected=None, per_minute=None) for one in ideas_next]  # of what, nobody knows
     return Plan(track, choice, wanted, first + unknown)
-
-
-def _running(index: Index) -> list[str]:
-    """What runs on this machine now, in words."""
-    runs = runs_dir(project_root(index.knowledge) or index.knowledge.parent)
-    return [row["hypothesis"] for row in running(index, runs) if row["hypothesis"]]
 
 
 def item_of(suggestion: Suggestion, track: str | None) -> Item:

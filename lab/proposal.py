@@ -11,7 +11,7 @@ Not covered: running it (`lab/work.py`).
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lab.agents import Item, RefusedError, ask_agent
+from lab.agents import RefusedError, ask_agent
 from lab.brief import brief_text, one_line
 from lab.briefing import gather, queued, running
 from lab.edits import edit_key
@@ -19,6 +19,7 @@ from lab.errors import CardError, SettingError, StoreError
 from lab.facts import champion, main_track, tracks_of
 from lab.git import commit_blobs, full_hash, git, move_ref, repository_path, run_git
 from lab.index import Index
+from lab.items import Item
 from lab.knobs import set_constants
 from lab.sentinel import commit_of, script_of
 from lab.settings import load_settings

@@ -1,7 +1,7 @@
 """Where a track stands: the numbers that its strategy is chosen from, asked of the index, and what somebody has pinned.
 
     with Index(knowledge) as index:
-        strategy_of(index, track, knowledge)           # lab.strategy.Choice
+        strategy_of(index, track)                      # lab.strategy.Choice
     pin(knowledge, track, "combine")                   # whatever the history says, until it is pinned to None
 
 A pin stands in knowledge/strategy.json, for one track or for all (`ALL`); it is this machine's, as the queue is.
@@ -17,11 +17,11 @@ from lab.effects import promise
 from lab.errors import StoreError
 from lab.facts import CANDIDATES, baseline, champion, near_margin, near_misses
 from lab.index import Index
-from lab.judgement import Row, evidence, judgement
+from lab.judgement import Row, evidence, judgement, settings_of
 from lab.locks import locked
 from lab.queue import load_queue
 from lab.schema import STRATEGIES
-from lab.settings import Settings, judging
+from lab.settings import Settings
 from lab.stats import configuration
 from lab.store import read_json, replace
 from lab.strategy import Choice, Numbers, choose
@@ -41,13 +41,18 @@ class _Idea(NamedTuple):
     kept: bool
 
 
-def strategy_of(index: Index, track: str | None, knowledge: Path) -> Choice:
+def strategy_of(index: Index, track: str | None) -> Choice:
     """What a track needs next: the mode that is pinned for it, else what its history says.
 
     StoreError where the pins or the queue cannot be read.
     """
-    settings = judging(knowledge)
-    return in_force(choose(numbers(index, track, settings), settings), track, load_pins(knowledge))
+    return in_force(from_history(index, track), track, load_pins(index.knowledge))
+
+
+def from_history(index: Index, track: str | None) -> Choice:
+    """What a track needs next by its history alone, whatever is pinned. StoreError as for `numbers`."""
+    settings = settings_of(index)
+    return choose(numbers(index, track, settings), settings)
 
 
 def in_force(choice: Choice, track: str | None, pins: Pins) -> Choice:

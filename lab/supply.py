@@ -10,7 +10,6 @@ Not covered: the plan (`lab/planning.py`), claims (`lab/leases.py`), and who wor
 
 from collections.abc import Callable, Container
 from pathlib import Path
-from typing import Any
 
 from lab.cards import machine, utc_now
 from lab.facts import champion, main_track
@@ -22,8 +21,6 @@ from lab.queue import add_to_queue, read_queue
 from lab.situation import strategy_of
 from lab.strategy import Choice
 from lab.work import NO_AGENT
-
-Row = dict[str, Any]
 
 
 class Supply:
@@ -47,12 +44,16 @@ class Supply:
         self.read()
         with Index(self.knowledge) as index:
             # Where no track is wished for, this machine's: an imported ledger's champion is none to compare with.
-            newest = "SELECT track FROM cards WHERE machine = ? AND track IS NOT NULL ORDER BY timestamp DESC, id DESC"
-            tracks = [row["track"] for row in index.rows(f"{newest} LIMIT 1", machine())]
-            self.here: str | None = main_track(index, self.track) if self.track else next(iter(tracks), None)
+            newest = index.row(
+                "SELECT track FROM cards WHERE machine = ? AND track IS NOT NULL "
+                "ORDER BY timestamp DESC, id DESC LIMIT 1",
+                machine(),
+            )
+            recent = newest["track"] if newest else None
+            self.here: str | None = main_track(index, self.track) if self.track else recent
             self.best = champion(index, self.here)
             self.usual = usual_seconds(index, self.here)
-            return strategy_of(index, self.here, self.knowledge)
+            return strategy_of(index, self.here)
 
     def read(self) -> None:
         """Read the queue again."""

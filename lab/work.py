@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from lab import leases
-from lab.agents import AgentError, Item, RefusedError
+from lab.agents import AgentError, RefusedError
 from lab.brief import one_line
 from lab.cards import card_path, join, machine, new_id, utc_now
 from lab.edits import edit_key
 from lab.errors import LabError, LeaseError, SettingError, StoreError
 from lab.git import full_hash, git, run_git
 from lab.index import Index
+from lab.items import Item
 from lab.novelty import NOT_THE_IDEAS_FAULT
 from lab.outcome import record
 from lab.proposal import Proposal, advance, propose, source_of
@@ -89,26 +90,6 @@ def work(
     return done
 
 
-def run_item(
-    item: Item,
-    project: Path,
-    knowledge: Path,
-    *,
-    session: str,
-    agent: str,
-    owner: str,
-    tell: Tell = lambda event: None,
-) -> Card:
-    """Run a claimed item of the queue, end its lease, and return the card of the run.
-
-    RefusedError and AgentError where there was nothing to run: the item has failed. At any other LabError, and at
-    Ctrl-C, it is given back.
-    """
-    task = _Task(project, knowledge, session, agent, owner, tell)
-    task.take(item)
-    return task.run_item()
-
-
 def session_of(project: Path, named: str | None = None) -> str:
     """The name of the session: the given one, the current branch's, or today's. SettingError for no branch's."""
     branch = git(project, "symbolic-ref", "--quiet", "--short", "HEAD")
@@ -148,17 +129,13 @@ class _Task:
                 able = {"agent": self.agent is not None} | (here or {})
                 item = leases.claim_next_experiment(self.knowledge, self.owner, pid=os.getpid(), **able)
                 if item:
-                    self.take(item)
+                    self.item, self.held = item, True
+                    self.say("claimed", mode=item["mode"])
         except KeyboardInterrupt:
             if self.held:
                 self.settle(leases.release)
             raise
         return self.held
-
-    def take(self, item: Item) -> None:
-        """Work on this item, which is claimed."""
-        self.item, self.held = item, True
-        self.say("claimed", mode=item["mode"])
 
     def settle(self, how: Callable[..., Item], **values: Any) -> None:
         """End the lease in one of the ways of `lab.leases`, and tell where it was ours no more."""
@@ -197,7 +174,7 @@ class _Task:
 
     # The experiment.
 
-    def run_item(self) -> Card:
+    def run_item(self) -> None:
         """The whole of it, to the end of the lease."""
         try:
             with self.renewed():
@@ -205,7 +182,7 @@ class _Task:
                 self.proposal = propose(self.item, *where, self.agent, self.folder)
                 self.execute()
                 with undisturbed():
-                    return self.finish()
+                    self.finish()
         except KeyboardInterrupt:
             with undisturbed():
                 if self.held and self.measured():
@@ -293,7 +270,7 @@ class _Task:
         path = card_path(self.knowledge, self.run)
         return path.exists() and metric_value(read_json(path)) is not None
 
-    def finish(self) -> Card:
+    def finish(self) -> None:
         """Go on from the commit where it is kept, end the lease, and tell."""
         card = read_json(card_path(self.knowledge, self.run))
         if self.item["cards"]:
@@ -311,7 +288,6 @@ class _Task:
             delta=card["results"].get("delta"), action=(card["decision"] or {}).get("action"),
             summary=error.get("summary"), branch=moved,
         )  # fmt: skip
-        return card
 
 
 def _silent_end(code: int) -> dict[str, Any]:

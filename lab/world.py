@@ -15,8 +15,6 @@ from lab.effects import Effect
 
 TEXT = 120  # characters of what others wrote, in a description
 
-Row = dict[str, Any]
-
 
 class Suggestion(NamedTuple):
     """An experiment to run. `changes` is {CONSTANT: new value} where that says all of it, None where words must.
@@ -53,7 +51,7 @@ class World(NamedTuple):
     trials: Sequence[Trial]
     config: Mapping[str, Any]
     belief: Belief | None
-    edits: Mapping[str, Row]
+    edits: Mapping[str, Mapping[str, Any]]
     ideas: Sequence[Idea]
     effects: Sequence[Effect]
     size: float

@@ -62,6 +62,12 @@ FLOORS = (
     {"planning"},
     {"morning", "library", "synthesis", "canvas", "progress", "plots", "export", "ledger", "sync", "setup", "doctor"},
     {"outcome", "recorder"},
+    {"runlog", "runner", "crew", "status"},
+    {"agents", "sentinel"},
+    {"proposal"},
+    {"work"},
+    {"supply"},
+    {"director"},
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 # These decide and tell: nothing they need is on a disk.
@@ -73,7 +79,7 @@ PURE = {
 }  # fmt: skip
 # What a command that reads, or a run on its way up, loads: nothing that is installed.
 STANDARD_LIBRARY_ONLY = set(FLOOR) - {
-    "locks", "download", "datasets", "settings", "canvas", "progress", "plots", "export", "page",
+    "locks", "download", "datasets", "settings", "canvas", "progress", "plots", "export", "page", "status",
 }  # fmt: skip
 SCRIPTS = {path.stem for path in ROOT.glob("*.py")}
 SCRIPT_IMPORTS = {"train": {"prepare", "platform_utils"}, "prepare": {"platform_utils"}}

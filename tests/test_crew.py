@@ -2,11 +2,10 @@
 
 import os
 import signal
-import subprocess
 import sys
-import time
 
 import pytest
+from fake_project import lives, wait_for
 
 from lab import crew as crew_module
 from lab.crew import Crew, Message
@@ -95,10 +94,4 @@ def test_who_will_not_end_is_killed_with_its_children(crew, tmp_path, monkeypatc
     ends = [*heard(crew), *heard(crew)]
     assert {message.worker: message.event["code"] for message in ends} == {1: -signal.SIGKILL, 2: -signal.SIGTERM}
     assert len(pids) == 3
-    while any(_lives(pid) for pid in pids):
-        time.sleep(0.02)
-
-
-def _lives(process):
-    state = subprocess.run(["ps", "-o", "stat=", "-p", str(process)], capture_output=True, text=True).stdout.strip()
-    return state not in ("", "Z", "Z+")
+    wait_for(lambda: not any(lives(pid) for pid in pids))

@@ -333,15 +333,10 @@ def test_the_queue(commons):
     commons.knowledge.mkdir()
     assert briefing.queued(commons.knowledge) == []
     path = commons.knowledge / "queue.json"
-    items = [
-        {"status": "pending", "description": "deeper"}, {"status": "claimed"}, {"status": "done", "description": "no"},
-        {"status": ["pending"]}, {},
-    ]  # fmt: skip
-    path.write_text(json.dumps({"items": items}))
-    assert briefing.queued(commons.knowledge) == [
-        {"status": "pending", "description": "deeper"},
-        {"status": "claimed", "description": None},
-    ]
+    item = {"id": "a", "created": "2026-01-01T00:00:00.000Z", "status": "pending", "description": "deeper"}
+    ended = item | {"id": "b", "status": "completed"}
+    path.write_text(json.dumps({"items": [item, ended]}))
+    assert briefing.queued(commons.knowledge) == [{"status": "pending", "description": "deeper"}]
     path.write_text("{")
     with pytest.raises(LabError, match=r"queue\.json is not JSON"):
         briefing.queued(commons.knowledge)

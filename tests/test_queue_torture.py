@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.errors import StoreError
+from lab.errors import HeldError
 from lab.items import OPEN
 from lab.leases import claim_next_experiment, complete_experiment, release
 from lab.queue import add_to_queue, finished_items, load_queue, read_queue
@@ -252,7 +252,7 @@ def test_a_lock_that_is_held_is_waited_for(tmp_path):
             late = other.submit(release, tmp_path, item["id"], token)
             assert load_queue(tmp_path)[0]["status"] == "claimed"  # who reads waits for nobody
             with pytest.raises(
-                StoreError, match=r"queue\.json\.lock has been held for 0 s; end the process that holds it$"
+                HeldError, match=r"queue\.json\.lock has been held for 0 s; end the process that holds it$"
             ):
                 locked(tmp_path / "queue.json.lock", timeout=0).__enter__()
         assert late.result()["status"] == "pending"

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from fake_project import lives
 
 from lab.cards import load_cards, machine
 
@@ -280,12 +281,6 @@ def test_without_a_champion_there_is_nothing_to_run(tmp_path):
     assert done.stderr == "error: no kept result on any track; the sentinel repeats the champion once there is one\n"
 
 
-def _lives(process):
-    """Whether a process does anything: one that ended may stay in the table until somebody asks for its exit code."""
-    state = subprocess.run(["ps", "-o", "stat=", "-p", str(process)], capture_output=True, text=True).stdout.strip()
-    return state not in ("", "Z", "Z+")
-
-
 @pytest.mark.skipif(os.name != "posix", reason="process groups")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_ends_the_whole_group_and_clears_up(copy, number):
@@ -304,7 +299,7 @@ def test_an_interrupt_ends_the_whole_group_and_clears_up(copy, number):
         "error: interrupted; what had been started is ended and cleared away\n"
     )
     assert process.returncode == 2
-    while _lives(child):
+    while lives(child):
         time.sleep(0.02)
     (card,) = box.cards("sentinel")
     assert (card["status"], card["error"]["kind"]) == ("crash", "interrupted")

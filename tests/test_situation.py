@@ -70,7 +70,7 @@ class Track:
 
     def choice(self):
         with Index(self.knowledge) as index:
-            return strategy_of(index, self.track, self.knowledge)
+            return strategy_of(index, self.track)
 
     def mode(self):
         return self.choice().mode
@@ -92,7 +92,7 @@ def test_without_runs_and_without_a_champion_one_explores(track):
     choice = track.choice()
     assert (choice.mode, choice.reason) == ("explore", "no champion yet, runs so far: 7; the baseline comes first")
     with Index(track.knowledge) as index:
-        assert strategy_of(index, None, track.knowledge).mode == "explore"
+        assert strategy_of(index, None).mode == "explore"
     track.baseline()
     found = track.numbers()
     assert (found.champion, found.recent, found.since_keep, found.runs) == (True, 0, 0, 8)  # earlier ones were no ideas
@@ -254,7 +254,7 @@ def test_a_real_night_begins_with_gains_and_comes_to_plateaus(tmp_path):
         import_file(tmp_path / str(runs), ledger)
         with Index(tmp_path / str(runs)) as index:
             (name,) = {row["track"] for row in index.rows("SELECT track FROM cards")}
-            modes[runs] = strategy_of(index, name, tmp_path / str(runs)).mode
+            modes[runs] = strategy_of(index, name).mode
     assert modes == {1: "explore", 11: "exploit", 26: "explore", 66: "combine", 126: "explore"}
 
 

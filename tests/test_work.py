@@ -13,15 +13,16 @@ import time
 from pathlib import Path
 
 import pytest
+from fake_project import lives, names
 
 import lab.agents
 import lab.leases
 import lab.work
 from lab.cards import load_cards, machine
-from lab.leases import claim_next_experiment, complete_experiment
+from lab.leases import complete_experiment
 from lab.queue import add_to_queue, finished_items, load_queue
 from lab.settings import Settings
-from lab.work import run_item, work
+from lab.work import work
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = f"""\
@@ -148,15 +149,6 @@ def until(found, process=None):
         assert process is None or process.poll() is None, process.communicate()
         time.sleep(0.02)
     return value
-
-
-def lives(pid):
-    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout.strip()
-    return state not in ("", "Z", "Z+")
-
-
-def names(events):
-    return [event["event"] for event in events]
 
 
 @pytest.fixture(autouse=True)
@@ -425,7 +417,6 @@ def test_a_run_beyond_its_time_is_ended(copy, monkeypatch):
 
 def test_who_was_faster_stays_on_the_branch(copy):
     copy.add("narrower", changes={"WIDTH": 0.5})
-    item = claim_next_experiment(copy.knowledge, "me")
     other = copy.git("commit-tree", "-m", "theirs", "-p", copy.tip(), f"{copy.tip()}^{{tree}}")
     events = []
 
@@ -434,7 +425,8 @@ def test_who_was_faster_stays_on_the_branch(copy):
         if event["event"] == "started":
             copy.git("update-ref", "refs/heads/autoresearch/s", other)
 
-    card = run_item(item, copy.folder, copy.knowledge, session="s", agent="hpo", owner="me", tell=tell)
+    work(copy.folder, copy.knowledge, session="s", agent="hpo", owner="me", once=True, tell=tell)
+    card = load_cards(copy.knowledge)[0]
     assert card["status"] == "keep" and copy.tip() == other
     assert events[-1]["branch"] == f"autoresearch/s has moved meanwhile; {card['commit'][:12]} is not on it"
 
@@ -456,17 +448,16 @@ def test_a_branch_that_is_checked_out_goes_along_with_its_files(copy):
 
 def test_a_lease_that_is_lost_is_told_and_the_card_stays(copy):
     added = copy.add("narrower", changes={"WIDTH": 0.5})
-    item = claim_next_experiment(copy.knowledge, "me")
     events = []
 
     def tell(event):
         events.append(event)
         if event["event"] == "started":
-            complete_experiment(copy.knowledge, item["id"], item["lease"]["token"])
+            complete_experiment(copy.knowledge, added["id"], copy.item(added["id"])["lease"]["token"])
 
-    card = run_item(item, copy.folder, copy.knowledge, session="s", agent="hpo", owner="me", tell=tell)
+    work(copy.folder, copy.knowledge, session="s", agent="hpo", owner="me", once=True, tell=tell)
     assert names(events) == ["claimed", "started", "lost", "ended"]
-    assert added["id"] in events[2]["reason"] and card in load_cards(copy.knowledge)
+    assert added["id"] in events[2]["reason"] and events[3]["card"] == load_cards(copy.knowledge)[0]["id"]
 
 
 def test_hardware_is_offered_as_earlier_runs_here_found_it(copy):
