@@ -3,8 +3,9 @@
     proposal = propose(item, project, knowledge, "refs/heads/autoresearch/mar8", None, runs / run)
     advance(project, "refs/heads/autoresearch/mar8", proposal)          # once it is kept
 
-An edit starts from the tip of the session's branch; without one from the champion of the track as it ran; and where
-that did not run in this clone, from HEAD. The commit is made of the editable files alone, on an index of its own.
+An edit starts from the champion of the track as it ran, but from the tip of the session's branch where that was not run
+(somebody has put something on it), and from HEAD where neither is in this clone. The commit is made of the editable
+files alone, on an index of its own.
 Not covered: running it (`lab/work.py`).
 """
 
@@ -103,8 +104,10 @@ def _base(
     with Index(knowledge) as index:
         best = champion(index, item["track"] or main_track(index))
         card = index.read(best["id"]) if best else None
+        tip = full_hash(project, branch)
+        ran = index.row("SELECT 1 FROM cards WHERE commit_id = ? AND id IS NOT ?", tip, card and card["id"])
     config = card["config"] if card else None
-    if tip := full_hash(project, branch):
+    if tip and (card is None or tip == card["commit"] or not ran):
         return tip, tip, config
     if card:
         try:
@@ -112,7 +115,9 @@ def _base(
         except StoreError:
             pass  # it ran elsewhere
         else:
-            return _commit(project, commit, {script: source}, f"card {card['id']} as it ran"), None, config
+            return _commit(project, commit, {script: source}, f"card {card['id']} as it ran"), tip, config
+    if tip:
+        return tip, tip, config
     head = full_hash(project, "HEAD")
     if head is None:
         raise StoreError(f"{project} is in no git repository with a commit; experiments are commits, make the first")

@@ -20,6 +20,7 @@ import lab.leases
 import lab.work
 from lab.cards import load_cards, machine
 from lab.leases import complete_experiment
+from lab.library import retract_card
 from lab.queue import add_to_queue, finished_items, load_queue
 from lab.settings import Settings
 from lab.work import work
@@ -222,6 +223,28 @@ def test_changed_constants_are_a_commit_on_the_branch_when_they_help(copy):
     assert "-    WIDTH = 1.0  # of the net\n+    WIDTH = 0.5  # of the net" in copy.git("show", copy.tip())
     assert copy.tip(f"refs/autoresearch/runs/{worse['id']}") == worse["commit"]
     assert copy.is_clean()
+
+
+def test_an_edit_starts_from_the_champion_though_the_branch_is_at_what_lost_its_place(copy):
+    base = copy.tip()
+    copy.add("narrower", changes={"WIDTH": 0.5})
+    copy.work()
+    lost = load_cards(copy.knowledge)[0]
+    assert copy.tip() == lost["commit"]
+    retract_card(copy.knowledge, lost["id"], "the clock was wrong")
+    copy.add("a bit narrower", changes={"WIDTH": 0.8})
+    copy.work()
+    card = load_cards(copy.knowledge)[0]
+    assert (card["status"], card["parent_commit"], card["config"]["WIDTH"]) == ("keep", base, 0.8)
+    assert copy.tip() == card["commit"]
+
+
+def test_what_a_person_has_put_on_the_branch_is_gone_on_from(copy):
+    copy.git("branch", "-f", "autoresearch/s", copy.git("commit-tree", "-m", "mine", "-p", "HEAD", "HEAD^{tree}"))
+    mine = copy.tip()
+    copy.add("narrower", changes={"WIDTH": 0.5})
+    copy.work()
+    assert load_cards(copy.knowledge)[0]["parent_commit"] == mine
 
 
 def test_a_repeat_runs_the_commit_of_the_card_with_another_seed(copy):
