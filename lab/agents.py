@@ -20,6 +20,7 @@ from lab.store import replace
 
 AGENT_SECONDS = 1800.0
 MAX_NAMES = 5  # of files, in a message
+MAX_FILE_BYTES = 1 << 20  # to find out what a larger script does takes gigabytes
 MAX_IDEA_CHARACTERS = 2000
 NOTES = ".autoresearch"  # the folder for the agent to read from; it holds a .gitignore that hides it from git
 
@@ -113,4 +114,8 @@ def _changed(folder: Path, commit: str, settings: Settings) -> dict[str, bytes]:
         raise RefusedError(f"the agent changed {listed}; only {', '.join(settings.editable)} may be edited")
     if gone := [name for name in names if (top / name).is_symlink() or not (top / name).is_file()]:
         raise RefusedError(f"the agent removed {one_line(gone[0])}, or left no plain file there; edit it in place")
+    if large := [name for name in names if (top / name).stat().st_size > MAX_FILE_BYTES]:
+        raise RefusedError(
+            f"the agent left more than {MAX_FILE_BYTES >> 20} MiB in {one_line(large[0])}; keep it small"
+        )
     return {name.removeprefix(below): (top / name).read_bytes() for name in names}

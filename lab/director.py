@@ -330,9 +330,9 @@ class _Director:
 
     def end_run(self, name: str) -> None:
         """End what a worker that was killed has left running: its item will be run again, on the same device."""
-        with suppress(StoreError, ProcessLookupError):
+        with suppress(StoreError, OSError, OverflowError):  # it has ended, or what the run says of itself is not true
             pid = read_json(runs_dir(self.project) / name / "start.json").get("pid")
-            if type(pid) is int and os.name == "posix":
+            if type(pid) is int and pid > 1 and os.name == "posix" and os.getpgid(pid) != os.getpgrp():
                 os.killpg(os.getpgid(pid), signal.SIGTERM)  # it leads no group, but the command that runs it does
 
     def synthesize(self) -> None:

@@ -71,6 +71,10 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and value.isprintable() and value.split() == [value]
+
+
 def _texts(value: Any) -> bool:
     return value is None or (isinstance(value, list) and all(isinstance(item, str) for item in value))
 
@@ -94,15 +98,18 @@ _ALLOWED: dict[str, tuple[Any, str]] = {
     "attempts": (lambda value: type(value) is int and value >= 0, "a whole number, 0 or more"),
     "category": (lambda value: value is None or value in CATEGORIES, f"one of {', '.join(CATEGORIES)}"),
     "created": (_is_text, "a time"),
-    "replicates": (_or_null(str), "the id of a card, or null"),
-    "track": (_or_null(str), "text or null"),
-    "commit": (_or_null(str), "text or null"),
+    "replicates": (lambda value: value is None or _is_name(value), "the id of a card, or null"),
+    "track": (lambda value: value is None or (_is_text(value) and value.isprintable()), "printable text or null"),
+    **dict.fromkeys(("commit", "why", "reason", "card", "finished"), (_or_null(str), "text or null")),
     "seed": (lambda value: value is None or (type(value) is int and value >= 0), "a whole number, 0 or more, or null"),
     "changes": (_or_null(dict), "an object {CONSTANT: value}, or null"),
     "requires": (_or_null(dict), "an object with device, min_memory_gb or labels, or null"),
     "cards": (_texts, "a list of ids, or null"),
     "depends_on": (_texts, "a list of ids, or null"),
-    "lease": (lambda value: value is None or _is_lease(value), "a lease, or null"),
+    "lease": (
+        lambda value: value is None or _is_lease(value),
+        "an object with a token, an owner and a deadline such as 2026-03-08T12:00:00.000Z, or null",
+    ),
 }
 _REQUIRED: dict[str, tuple[Any, str]] = {
     "device": (_is_text, "text, such as cuda"),
@@ -112,7 +119,17 @@ _REQUIRED: dict[str, tuple[Any, str]] = {
 
 
 def _is_lease(value: Any) -> bool:
-    texts = ("owner", "since", "deadline")
-    if not isinstance(value, dict) or type(value.get("pid")) not in (int, type(None)):
+    if not isinstance(value, dict) or type(value.get("token")) is not int or not _is_text(value.get("owner")):
         return False
-    return type(value.get("token")) is int and all(_is_text(value.get(name)) for name in texts)
+    return _is_time(value.get("deadline")) and type(value.get("pid", 1)) in (int, type(None))
+
+
+def _is_time(value: Any) -> bool:
+    """Whether it is a time as we write it, of which the order of the texts is that of the times."""
+    from datetime import datetime  # few items have a lease
+
+    try:
+        moment = datetime.fromisoformat(str(value).replace("Z", "+00:00"))
+    except ValueError:
+        return False
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z") == str(value)

@@ -139,7 +139,7 @@ def prune(knowledge: Path, days: float, owner: str | None = None) -> int:
     with changing(knowledge) as queue:
         _expire(queue)
         before = utc_now(-days * 86400)
-        old = {item["id"] for item in finished_items(knowledge) if item.get("finished", "") < before}
+        old = {item["id"] for item in finished_items(knowledge) if (item.get("finished") or "") < before}
         old -= set(queue.items)
         if old:
             queue.forget(owner, old)

@@ -25,7 +25,7 @@ def locked(path: Path, timeout: float = TIMEOUT_SECONDS) -> Iterator[None]:
 
     HeldError where it cannot be had within `timeout` seconds, StoreError where not at all.
     """
-    from filelock import lock_descriptor  # 60 ms that a reader has no use for
+    from filelock import lock_descriptor, unlock_descriptor  # 60 ms that a reader has no use for
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,6 +40,9 @@ def locked(path: Path, timeout: float = TIMEOUT_SECONDS) -> Iterator[None]:
                 raise HeldError(f"{path} has been held for {timeout:g} s; end the process that holds it")
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_POLL_SECONDS)  # many who wait would take the time of the one who works
-        yield
+        try:
+            yield
+        finally:
+            unlock_descriptor(descriptor)  # a process that was forked within holds it open beyond our closing it
     finally:
         os.close(descriptor)

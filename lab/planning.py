@@ -19,6 +19,7 @@ from lab.bandit import Trial, completed, told, tried
 from lab.belief import Belief
 from lab.briefing import running
 from lab.catalogue import ideas
+from lab.edits import SEED_NAME
 from lab.effects import Effect, prior_effects
 from lab.errors import SettingError
 from lab.facts import champion, main_track
@@ -181,7 +182,8 @@ def edits_of(index: Index, cards: Sequence[str]) -> dict[str, Row]:
         rows = index.rows(f"SELECT id, hypothesis, category, timestamp FROM cards WHERE id IN ({marks})", *part)
         found |= {row["id"]: row | {"config_diff": {}} for row in rows}
         for row in index.rows(f"SELECT card, name, old, new FROM changes WHERE card IN ({marks})", *part):
-            found[row["card"]]["config_diff"][row["name"]] = [json.loads(row["old"]), json.loads(row["new"])]
+            if row["name"] != SEED_NAME:  # a repeat's, which is no edit
+                found[row["card"]]["config_diff"][row["name"]] = [json.loads(row["old"]), json.loads(row["new"])]
     return found
 
 

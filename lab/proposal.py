@@ -55,7 +55,7 @@ def propose(item: Item, project: Path, knowledge: Path, branch: str, agent: str 
         try:
             source = source_of(project, base, script).decode()
             files = {script: set_constants(source, item["changes"], config, script).encode()}
-        except (SettingError, UnicodeDecodeError) as error:
+        except (SettingError, UnicodeDecodeError, RecursionError) as error:  # the latter from lists within lists
             raise RefusedError(f"the changes cannot be made: {error}") from error
     commit = _commit(project, base, files, one_line(item["description"], MAX_SUBJECT_CHARACTERS))
     if item["changes"] != {}:  # that is the baseline, which need not be new
@@ -72,6 +72,8 @@ def advance(project: Path, branch: str, proposal: Proposal) -> str:
     name, commit = branch.removeprefix("refs/heads/"), proposal.commit
     try:
         where = run_git(project, "for-each-ref", "--format=%(worktreepath)", branch).decode().strip()
+        if where and not Path(where).is_dir():
+            where = ""  # somebody removed that checkout without telling git
         if where and full_hash(project, branch) == proposal.tip:
             # Somebody has the branch checked out: the files there go along, where nobody is editing them.
             run_git(Path(where), "merge", "--ff-only", "--no-autostash", "--quiet", commit)

@@ -280,8 +280,9 @@ def finished_items(knowledge: Path) -> list[Item]:
             for item in event["items"]:
                 found.pop(item["id"], None)
                 if item.get("status") in FINISHED:
-                    found[item["id"]] = item
-    except (KeyError, TypeError, AttributeError) as error:
+                    found[item["id"]] = item = dict.fromkeys(KEYS) | DEFAULTS | item
+                    check_item(item, "a line of the history")
+    except (KeyError, TypeError, AttributeError, SettingError) as error:
         raise StoreError(
             f"{journal.path}: a line is no change of the queue; mend it, or move it away: what is open in queue.json "
             "stays"
@@ -325,6 +326,8 @@ def read_file(path: Path) -> dict[str, Any]:
     head = {"through": int, "token": int, "finished": dict, "dependencies": dict}
     for name in (name for name, kind in head.items() if name in queue and type(queue[name]) is not kind):
         raise _unusable(f"{path}: its {name} is {queue[name]!r}")
+    if not all(type(count) is int for count in queue.get("finished", {}).values()):
+        raise _unusable(f"{path}: its finished is {queue['finished']!r}")
     places: dict[str, int] = {}
     for place, item in enumerate(items):
         items[place] = item = dict.fromkeys(KEYS) | DEFAULTS | item

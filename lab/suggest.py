@@ -94,9 +94,10 @@ def _knobs(world: World) -> Iterator[Knob]:
     known = set()
     for name, value in world.config.items():
         subject = subject_of(name)
-        if is_number(value) and (subject in categories or not (world.ideas or name == SEED_NAME)):
+        category = categories.get(subject, None if world.ideas else "hyperparams")
+        if is_number(value) and category and name != SEED_NAME:
             known.add(subject)
-            yield Knob(name, subject, categories.get(subject, "hyperparams"), value, True)
+            yield Knob(name, subject, category, value, True)
     for subject, (value, turn) in _values_in_words(world.trials).items():
         if subject not in known:
             whole = value >= 2 and value == int(value)

@@ -91,7 +91,12 @@ def work(
 
 
 def session_of(project: Path, named: str | None = None) -> str:
-    """The name of the session: the given one, the current branch's, or today's. SettingError for no branch's."""
+    """The name of the session: the given one, the current branch's, or today's. SettingError for no branch's.
+
+    StoreError without git.
+    """
+    if git(project, "--version") is None:
+        raise StoreError("cannot start git, which makes a commit of every experiment; install it")
     branch = git(project, "symbolic-ref", "--quiet", "--short", "HEAD")
     today = time.strftime("%b").lower() + str(time.localtime().tm_mday)
     name = named or (branch or b"").decode("utf-8", "replace").strip().removeprefix("autoresearch/") or today

@@ -7,7 +7,10 @@ import pytest
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
-LONGEST_FIRST = ("test_train", "test_docs", "test_prepare", "test_torture", "test_sync")
+LONGEST_FIRST = (
+    "test_train", "test_prepare", "test_docs", "test_torture", "test_work", "test_cli_director", "test_queue_torture",
+    "test_bad_input", "test_platform_utils", "test_sync",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -107,6 +107,21 @@ def test_a_worker_that_is_killed_is_replaced_and_its_item_run_again(project):
     assert [card["status"] for card in project.cards()] == ["crash", "keep"]
 
 
+@pytest.mark.parametrize("pid", [0, 10**30])
+def test_a_run_that_lies_about_its_process_ends_nobody_else(project, pid):
+    gate = project.folder / "gate"
+    process = project.start("director.py", "run", "--max-experiments", "1", TOY_GATE=str(gate))
+    (_, run) = wait_for(project.experiments)[0]
+    start = project.folder / "runs" / run / "start.json"
+    start.write_text(json.dumps(json.loads(start.read_text()) | {"pid": pid}))
+    os.kill(project.open_items()[0]["lease"]["pid"], signal.SIGKILL)
+    wait_for(lambda: len(project.experiments()) == 2)
+    gate.touch()
+    done = finished(process)
+    assert (done.returncode, done.errors) == (0, "")
+    assert [item["status"] for item in project.ended_items()] == ["completed"]
+
+
 def test_a_second_director_is_refused(project):
     first = project.start("director.py", "run", "--json", TOY_GATE=str(project.folder / "gate"))
     wait_for(project.experiments)

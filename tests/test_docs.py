@@ -318,6 +318,7 @@ def whole_nights(name: str) -> list[str]:
     return [line for line in commands(name) if line.startswith("uv run director.py run")]
 
 
+@pytest.mark.slow
 def test_what_a_single_agent_is_told_to_type(clone: Clone) -> None:
     Agent(clone, clone.folder).follow(commands("program.md"))
     assert [card["session"] for card in clone.cards()] == ["tonight"] * 3
@@ -371,6 +372,7 @@ def test_the_nights_that_the_readme_shows(clone: Clone) -> None:
         assert len(clone.cards()) == before + int(line.split("--max-experiments ")[1])
 
 
+@pytest.mark.slow
 def test_every_other_command_of_the_readme(clone: Clone) -> None:
     elsewhere = ["uv run pytest", *whole_nights("README.md")]
     lines = [line for line in dict.fromkeys(commands("README.md")) if line not in elsewhere]

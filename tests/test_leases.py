@@ -237,7 +237,8 @@ def test_a_lease_ends_at_its_deadline_and_not_before(tmp_path, monkeypatch):
 def test_the_last_attempt_that_runs_out_has_failed(tmp_path):
     (name,) = add(tmp_path, "a", max_attempts=1)
     claim(tmp_path)
-    put(tmp_path, name, lease={"token": 1, "owner": "ada", "since": "2020", "deadline": "2020"})
+    long_ago = "2020-01-01T00:00:00.000Z"
+    put(tmp_path, name, lease={"token": 1, "owner": "ada", "since": long_ago, "deadline": long_ago})
     assert claim(tmp_path) is None
     assert look(tmp_path, name)["status"] == "failed"
     assert look(tmp_path, name)["reason"] == "attempt 1 of 1: the lease of ada ran out"

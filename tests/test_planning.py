@@ -297,3 +297,11 @@ def test_a_plan_after_a_real_night(tmp_path):
     assert any(item["mode"] == "combine" for item in plan_experiments(knowledge, 3, mode="combine"))
     repeats = plan_experiments(knowledge, 3, mode="replicate")
     assert all(item["replicates"] for item in repeats)
+
+
+def test_the_seed_of_a_repeat_is_no_edit(night):
+    night.run(0.9974, "keep", delta=-0.0001, DEPTH=10, SEED=43)
+    with Index(night.knowledge) as index:
+        world = world_of(index, TRACK)
+    assert not any("SEED" in row["config_diff"] for row in world.edits.values())
+    assert not any("SEED" in (item["changes"] or {}) for item in night.plan(50))

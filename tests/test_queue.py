@@ -62,7 +62,8 @@ def test_an_item_is_whole_and_in_the_order_of_adding(tmp_path):
     ],
 )
 def test_what_an_open_item_settles_is_not_added_again(tmp_path, status, there, new, added):
-    lease = {"token": 1, "owner": "me", "since": "2026", "deadline": "2026"} if status == "claimed" else None
+    lease = {"token": 1, "owner": "me", "since": "2026", "deadline": "2026-01-01T00:00:00.000Z"}
+    lease = lease if status == "claimed" else None
     by_hand(tmp_path, {"description": "x"} | there | {"status": status, "lease": lease})
     before = (tmp_path / "queue.json").read_bytes()
     assert len(add_to_queue(tmp_path, [{"description": "x"} | new])) == added
@@ -233,7 +234,8 @@ def test_a_damaged_queue_is_an_error_and_never_empty(tmp_path, content, what):
         ([{"status": "claimed"}], "items[0] is claimed and has no lease, it must have one, or be pending"),
         (
             [{"lease": {"token": 1, "owner": "me"}}],
-            "items[0] has lease {'token': 1, 'owner': 'me'}, it must be a lease, or null",
+            "items[0] has lease {'token': 1, 'owner': 'me'}, it must be an object with a token, an owner and a "
+            "deadline such as 2026-03-08T12:00:00.000Z, or null",
         ),
     ],
 )
@@ -281,3 +283,31 @@ def test_any_adding_leaves_one_open_item_for_a_question(tmp_path_factory, ideas)
         add_to_queue(knowledge, [{"description": idea}])
     add_to_queue(knowledge, [{"description": idea} for idea in ideas[len(ideas) // 2 :]])
     assert [item["description"] for item in load_queue(knowledge)] == list(dict.fromkeys(ideas))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"event": "x"}',
+        '{"items": ["a"]}',
+        '{"items": [{"id": 5, "status": "completed", "description": "x"}]}',
+        '{"items": [{"id": "q", "status": "completed"}]}',
+        '{"items": [{"id": "q", "created": "2026", "status": "completed", "description": "x", "finished": 5}]}',
+    ],
+)
+def test_a_line_of_the_history_that_tells_of_no_item_is_one_clear_line(tmp_path, line):
+    add_to_queue(tmp_path, [{"description": "a"}])
+    path = tmp_path / "queue-history.jsonl"
+    path.write_text(f"{path.read_text()}{line}\n")
+    with pytest.raises(StoreError) as refused:
+        finished_items(tmp_path)
+    assert str(refused.value) == (
+        f"{path}: a line is no change of the queue; mend it, or move it away: what is open in queue.json stays"
+    )
+
+
+def test_counts_of_what_has_ended_are_numbers(tmp_path):
+    by_hand(tmp_path, {}, finished={"completed": "x"}, through=0)
+    with pytest.raises(StoreError) as refused:
+        load_queue(tmp_path)
+    assert str(refused.value) == f"{tmp_path}/queue.json: its finished is {{'completed': 'x'}}; {NEVER_LOST}"

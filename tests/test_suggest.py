@@ -77,6 +77,12 @@ def test_only_numbers_that_the_catalogue_or_a_run_names_are_turned():
     assert all(type(one.changes["DEPTH"]) is int for one in of(found, "depth"))
 
 
+def test_of_a_project_that_the_catalogue_is_not_about_all_numbers_are_turned():
+    found = suggestions(world(config={"RUN": 4, "MARGIN": 0.5, "ORDERED": False, "NAME": "merge", "SEED": 42}))
+    assert {one.target for one in found} == {"RUN", "MARGIN"}
+    assert all(type(one.changes["RUN"]) is int and one.category == "hyperparams" for one in of(found, "RUN"))
+
+
 def test_a_number_nobody_has_turned_gets_the_value_that_the_catalogue_bets_on():
     up, down = of(suggestions(world((), [idea("MATRIX_LR", "up", factor=3.0, promise="high")])), "lr matrix")
     assert (up.changes, up.source) == ({"MATRIX_LR": 0.12}, "somebody 2020")

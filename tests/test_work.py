@@ -19,11 +19,12 @@ import lab.agents
 import lab.leases
 import lab.work
 from lab.cards import load_cards, machine
+from lab.errors import StoreError
 from lab.leases import complete_experiment
 from lab.library import retract_card
 from lab.queue import add_to_queue, finished_items, load_queue
 from lab.settings import Settings
-from lab.work import work
+from lab.work import session_of, work
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = f"""\
@@ -60,6 +61,7 @@ AGENTS = {
     "forbidden": "edit('LR = 0.1', 'LR = 0.05'); open('prepare.py', 'a').write('cheat = True')",
     "litters": "edit('LR = 0.1', 'LR = 0.05'); open('helper.py', 'w').write('')",
     "removes": "os.remove('train.py')",
+    "swells": "open('train.py', 'a').write('# ' + 'x' * (1 << 20))",
     "commits": "edit('LR = 0.1', 'LR = 0.05'); git('commit', '-qam', 'mine')",
     "hides": "git('update-index', '--assume-unchanged', 'prepare.py'); open('prepare.py', 'a').write('cheat = True');"
     "edit('LR = 0.1', 'LR = 0.05')",
@@ -318,6 +320,7 @@ def test_only_the_editable_files_of_an_agent_are_taken(copy, name):
         ("ungits", {}, "the agent took the checkout out of git: what it changed cannot be told"),
         ("regits", {}, "what the agent changed cannot be told: git diff: fatal: bad object {tip}"),
         ("removes", {}, "the agent removed train.py, or left no plain file there; edit it in place"),
+        ("swells", {}, "the agent left more than 1 MiB in train.py; keep it small"),
         ("hpo", {"changes": {"WIDTH": 1.0}}, "these values change nothing"),
         (
             "hpo", {"changes": {"DEPTH": 1}},
@@ -644,3 +647,29 @@ def test_a_worker_ends_when_its_director_has_gone(copy):
     process = copy.start(AUTORESEARCH_DIRECTOR_PID="1" if os.getpid() != 1 else "2")
     assert process.communicate(timeout=30) == ("", "")
     assert process.returncode == 0
+
+
+def test_lists_within_lists_without_end_are_refused(copy):
+    nested = 1
+    for _ in range(700):
+        nested = [nested]
+    item = copy.add(changes={"LR": nested})
+    assert names(copy.work()) == ["claimed", "failed", "idle"]
+    assert copy.item(item["id"])["status"] == "failed"
+
+
+def test_a_branch_goes_on_though_the_checkout_that_had_it_was_thrown_away(copy):
+    copy.git("worktree", "add", "-q", "../gone", "-b", "autoresearch/s2", "autoresearch/s")
+    shutil.rmtree(copy.folder.parent / "gone")
+    copy.add(changes={"LR": 0.05})
+    ended = next(event for event in copy.work(session="s2") if event["event"] == "ended")
+    tip = copy.tip("refs/heads/autoresearch/s2")
+    assert (ended["status"], ended["branch"]) == ("keep", f"autoresearch/s2 is at {tip[:12]}")
+    assert "LR = 0.05" in copy.git("show", f"{tip}:train.py")
+
+
+def test_without_git_it_says_so(box, monkeypatch):
+    monkeypatch.setenv("PATH", str(box.knowledge))
+    with pytest.raises(StoreError) as refused:
+        session_of(box.folder, "mar8")
+    assert str(refused.value) == "cannot start git, which makes a commit of every experiment; install it"
