@@ -472,6 +472,7 @@ def night(seed):
     return chance, rows, true, believe(rows, "min", SIGMA)
 
 
+@pytest.mark.slow
 def test_stated_probabilities_are_observed_frequencies_and_claims_are_no_boasts():
     stated, claimed, lucky = [], [], []
     for seed in range(60):

@@ -328,6 +328,7 @@ def test_what_everybody_is_told_to_type(clone: Clone) -> None:
     Agent(clone, clone.folder).follow(commands("AGENTS.md"))
 
 
+@pytest.mark.slow
 def test_what_a_worker_is_told_to_type(clone: Clone) -> None:
     director, worker = Agent(clone, clone.folder), Agent(clone, clone.folder.parent / "experiment-1")
     clone.environment["COMMIT"] = director.head()
