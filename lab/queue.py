@@ -14,7 +14,6 @@ Not covered: claims (`lab/leases.py`), who works through it, and a file system t
 """
 
 import json
-import os
 import time
 from bisect import bisect_left, insort
 from collections import Counter
@@ -28,9 +27,9 @@ from lab.errors import SettingError, StoreError
 from lab.items import DEFAULTS, FINISHED, KEYS, OPEN, Item, check_item, new_item
 from lab.journal import Event, Journal
 from lab.locks import locked
-from lab.store import read_json, replace
+from lab.snapshot import SCHEMA, mark, read_snapshot
+from lab.store import replace
 
-SCHEMA = 2
 # Between two rewrites of queue.json, by its size. It and the reading by others take about a fiftieth of that: a burst
 # of changes hardly feels it, and on an ordinary night queue.json is always up to date.
 REWRITE_SECONDS_PER_BYTE = 1e-5
@@ -58,10 +57,10 @@ class Queue:
         self._deadlines: dict[str, str] = {}  # of the leases, by item
         self._watched: set[str] = set()  # items whose leases end with a process
         self._needed: Counter[str] = Counter()  # how many open items depend on each
-        self.seen = _mark(self.path)
+        self.seen = mark(self.path)
         # Without the file the history tells everything. One that was written by hand may hold finished items, and not
         # say how much of the history it has in it: all of it, then.
-        self.content = read_file(self.path) if self.seen else {"items": [], "through": None}
+        self.content = read_snapshot(self.path) if self.seen else {"items": [], "through": None}
         items = self.content.pop("items")
         self._strays = [item for item in items if item["status"] in FINISHED]
         self._ours = "through" in self.content and not self._strays
@@ -158,7 +157,7 @@ class Queue:
         with suppress(FileNotFoundError):
             replace(self.path.with_name("queue.json.bak"), self.path.read_bytes())
         replace(self.path, f'{head[:-1]}, "items": [\n{items}\n]}}\n'.encode())
-        self.seen = _mark(self.path)
+        self.seen = mark(self.path)
 
     def _take(self, event: Event) -> None:
         """Do what a line of the history says."""
@@ -216,11 +215,11 @@ def load_queue(knowledge: Path) -> list[Item]:
 def read_queue(knowledge: Path) -> Queue:
     """The queue as it is at this moment, to be read. StoreError as for `load_queue`."""
     while True:
-        before = _mark(knowledge / "queue.json")
+        before = mark(knowledge / "queue.json")
         try:
             return Queue(knowledge)
         except StoreError:
-            if before == _mark(knowledge / "queue.json"):
+            if before == mark(knowledge / "queue.json"):
                 raise  # else somebody pruned the history between our reading of the two files
 
 
@@ -234,7 +233,7 @@ def changing(knowledge: Path) -> Iterator[Queue]:
         except StoreError:
             queue = None
     with locked(knowledge / "queue.json.lock"):
-        if queue and queue.seen and queue.seen == _mark(queue.path):
+        if queue and queue.seen and queue.seen == mark(queue.path):
             queue.catch_up()
         else:
             queue = read_queue(knowledge)
@@ -309,47 +308,3 @@ def _question(item: Item) -> tuple[Any, ...]:
     if item.get("replicates"):
         return item["replicates"], item.get("seed")
     return (" ".join(str(item.get("description")).casefold().split()),)
-
-
-def read_file(path: Path) -> dict[str, Any]:
-    """The whole file, with a list of sound items as `items`. StoreError where it is anything else."""
-    try:
-        queue = read_json(path)
-    except StoreError as error:
-        # What is wrong with it; the remedy is another one than a record's.
-        raise _unusable(str(error).partition(";")[0]) from error
-    if (schema := queue.get("schema", SCHEMA)) not in (1, SCHEMA):
-        raise StoreError(f"{path} has schema {schema!r}, this version reads {SCHEMA}; use a newer version")
-    items = queue.get("items")
-    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        raise _unusable(f"{path}: its items are no list of objects")
-    head = {"through": int, "token": int, "finished": dict, "dependencies": dict}
-    for name in (name for name, kind in head.items() if name in queue and type(queue[name]) is not kind):
-        raise _unusable(f"{path}: its {name} is {queue[name]!r}")
-    if not all(type(count) is int for count in queue.get("finished", {}).values()):
-        raise _unusable(f"{path}: its finished is {queue['finished']!r}")
-    places: dict[str, int] = {}
-    for place, item in enumerate(items):
-        items[place] = item = dict.fromkeys(KEYS) | DEFAULTS | item
-        try:
-            check_item(item, f"{path}: items[{place}]")
-        except SettingError as error:
-            raise _unusable(str(error).replace("; it", ", it")) from error
-        if places.setdefault(item["id"], place) != place:
-            raise _unusable(f"{path}: items[{places[item['id']]}] and items[{place}] have one id, {item['id']!r}")
-    return queue
-
-
-def _unusable(what: str) -> StoreError:
-    return StoreError(f"{what}; mend it, or copy queue.json.bak over it: with the history nothing is lost")
-
-
-def _mark(path: Path) -> tuple[int, int, int] | None:
-    """What tells one version of a file from another: inode, time and size; None where it is not there."""
-    try:
-        found = os.stat(path)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise StoreError(f"cannot read {path}: {error.strerror}; make it a file that you may read") from error
-    return found.st_ino, found.st_mtime_ns, found.st_size

@@ -17,7 +17,8 @@ from typing import Any, Literal
 from lab.brief import one_line
 from lab.errors import StoreError
 from lab.journal import Event, Journal
-from lab.queue import finished_items, read_file, read_queue
+from lab.queue import finished_items, read_queue
+from lab.snapshot import read_snapshot
 from lab.witness import QUARANTINE, Problem, damaged
 
 QUEUE, QUEUE_COPY, HISTORY = "queue.json", "queue.json.bak", "queue-history.jsonl"
@@ -29,7 +30,7 @@ def examine_queue(knowledge: Path) -> Iterator[Problem]:
     fault, through = _fault(knowledge, QUEUE), None
     if fault and fault.action != "none":
         if os.path.lexists(knowledge / QUEUE_COPY) and not _fault(knowledge, QUEUE_COPY):
-            through = read_file(knowledge / QUEUE_COPY).get("through")
+            through = read_snapshot(knowledge / QUEUE_COPY).get("through")
             remedy = f"--repair restores {QUEUE_COPY} and keeps this one as {QUARANTINE}/{QUEUE}; nothing is lost"
             fault = fault._replace(remedy=remedy, action="restore", source=QUEUE_COPY)
         else:
@@ -53,7 +54,7 @@ def _fault(knowledge: Path, name: str) -> Problem | None:
     if not os.path.lexists(knowledge / name):
         return None
     try:
-        read_file(knowledge / name)
+        read_snapshot(knowledge / name)
     except StoreError as error:
         return _refused(knowledge, name, error, damaged(name, "").remedy, "quarantine")
     return None
@@ -78,7 +79,7 @@ def sound_lines(knowledge: Path, content: bytes, new: bool = True) -> tuple[list
     and the `new` ones come behind.
     """
     usable = (knowledge / name for name in (QUEUE, QUEUE_COPY) if not _fault(knowledge, name))
-    through = next((read_file(path).get("through") for path in usable if path.exists()), None)
+    through = next((read_snapshot(path).get("through") for path in usable if path.exists()), None)
     first, *lines = content.split(b"\n")[:-1] or [b""]
     header = _json(first)
     position = header["dropped"] if isinstance(header, dict) and type(header.get("dropped")) is int else 0
