@@ -455,6 +455,7 @@ def test_syncing_a_cpu_is_nothing():
 # --- memory ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_cpu_peak_memory_is_the_high_water_mark_of_this_process_alone():
     code = (
         "import torch, platform_utils as P; d = torch.device('cpu'); P.start_memory_tracking(d)\n"
@@ -549,6 +550,7 @@ def test_no_compiling_on_mps_and_no_word_about_it(fresh_probe, capfd):
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_no_compiling_without_a_compiler(tmp_path):
     code = (
         "import torch, platform_utils as P\n"

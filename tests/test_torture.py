@@ -205,7 +205,7 @@ def test_eight_processes_write_while_others_read(tmp_path, count):
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("kills", [40, pytest.param(500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [15, pytest.param(500, marks=pytest.mark.slow)])
 def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path, soon, kills):
     def a_round(number):
         """Two writers at a time on one commons, each killed at a point of its own."""
@@ -260,6 +260,7 @@ def git(folder, *arguments):
     return done.stdout.strip()
 
 
+@pytest.mark.slow
 def test_two_clones_unite_while_writers_run(tmp_path, soon):
     git(tmp_path, "init", "-q", "--bare", "remote")
     clones = [tmp_path / "a", tmp_path / "b"]
