@@ -11,9 +11,7 @@ Not covered: running experiments (train.py) and planning them.
 
 import os
 import sys
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 if sys.dont_write_bytecode and __name__ == "__main__":
     # Containers often ask for no bytecode, to keep source trees tidy; compiling would be a third of every command.
@@ -49,15 +47,7 @@ LIBRARY = {
     ),
 }  # fmt: skip
 __all__ = ["KNOWLEDGE_DIR", *(name for names in LIBRARY.values() for name in names)]
-
-
-def __getattr__(name: str) -> Any:
-    """A name of the library, from its module (PEP 562)."""
-    for module, names in LIBRARY.items():
-        if name in names:
-            return getattr(import_module(module), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
+__getattr__ = cli.exports(__name__, LIBRARY)
 
 if __name__ == "__main__":
     sys.exit(cli.main("commons.py", __doc__ or "", COMMANDS, sys.argv[1:]))

@@ -10,8 +10,6 @@ Not covered: one experiment (worker.py, train.py) and what came of it (commons.p
 """
 
 import sys
-from importlib import import_module
-from typing import Any
 
 from lab import cli
 
@@ -33,15 +31,7 @@ LIBRARY = {
     "lab.director": ("run_director_loop",),
 }  # fmt: skip
 __all__ = [name for names in LIBRARY.values() for name in names]
-
-
-def __getattr__(name: str) -> Any:
-    """A name of the library, from its module (PEP 562)."""
-    for module, names in LIBRARY.items():
-        if name in names:
-            return getattr(import_module(module), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
+__getattr__ = cli.exports(__name__, LIBRARY)
 
 if __name__ == "__main__":
     sys.exit(cli.main("director.py", __doc__ or "", COMMANDS, sys.argv[1:]))

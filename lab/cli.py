@@ -160,6 +160,18 @@ def _require_folder(folder: Path, named: bool) -> None:
         )
 
 
+def exports(door: str, library: dict[str, tuple[str, ...]]) -> Callable[[str], Any]:
+    """A door's `__getattr__` (PEP 562): a name of its library is loaded from its module when it is asked for."""
+
+    def get(name: str) -> Any:
+        for module, names in library.items():
+            if name in names:
+                return getattr(import_module(module), name)
+        raise AttributeError(f"module {door!r} has no attribute {name!r}")
+
+    return get
+
+
 def print_json(value: Any) -> None:
     """Print JSON exactly as it is stored."""
     sys.stdout.buffer.write(dump_json(value))
