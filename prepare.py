@@ -58,7 +58,7 @@ PRESETS = {
     "small": Preset(seq_len=256, vocab_size=2048, eval_tokens=2048 * 256),
     "tiny": Preset(seq_len=64, vocab_size=512, eval_tokens=128 * 64),  # for tests: seconds, not minutes
 }
-BUILTIN_FINGERPRINTS = {512: "c323bd95ec48", 2048: "7207c5d14385", 8192: "b7669a04284e"}  # by vocabulary
+BUILTIN_FINGERPRINTS = {512: "f5d73b53bff6", 2048: "e4d56379c146", 8192: "cb3252ca67d2"}  # by vocabulary
 
 BOS = "<|bos|>"  # the only special token; opens every document and every row
 # GPT-4's pre-tokenizer pattern with numbers cut at two digits, as nanochat uses it for small vocabularies.
@@ -69,7 +69,8 @@ TOKENIZER_TRAINING_CHARS = 1_000_000_000  # the merges of a small vocabulary set
 MAX_VOCAB = 65_535  # tokens are stored as uint16
 CLIMBMIX_DEFAULT_SHARDS = 10
 PACKING_BUFFER_DOCS = 1000  # documents best-fit packing chooses among
-MANIFEST_VERSION = 1
+MANIFEST_VERSION = 2
+HIDDEN_EVERY = 4  # every fourth validation document is out of sight of train.py, for evaluate.py
 TIME_BUDGET_SECONDS = 300
 LEAK_RATIO = 1e-3  # change of logits that must not change, over the change of those that may: above it is a leak
 VERIFIED_BYTES = 64 << 20  # files up to this size are hashed at every start, larger ones compared by size
@@ -233,7 +234,8 @@ def prepare(dataset: str, preset: str, num_shards: int | None = None, workers: i
     """Fetch, tokenize and store a data set unless it is there; returns its folder.
 
     The folder appears by one rename, complete; a second process that wants the same waits for the first. A data set
-    whose source has changed (other files, another number of shards) is prepared again.
+    whose source has changed (other files, another number of shards), or that another version of this file has
+    prepared, is prepared again.
 
     Raises:
         DataError: unknown data set, no network, no space, or text that cannot be used.
@@ -257,14 +259,17 @@ def prepare(dataset: str, preset: str, num_shards: int | None = None, workers: i
 
 
 def _is_current(folder: Path, wanted: str | None) -> bool:
-    """Is something prepared, from this source? Damage is left to `_verified_manifest`."""
+    """Is something prepared, from this source and by this version? Damage is left to `_verified_manifest`."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
     except (FileNotFoundError, NotADirectoryError):
         return False
     except ValueError:
         return True
-    return wanted is None or not isinstance(manifest, dict) or manifest.get("source") == wanted
+    if not isinstance(manifest, dict):
+        return True
+    same_version = manifest.get("version", MANIFEST_VERSION) == MANIFEST_VERSION
+    return same_version and (wanted is None or manifest.get("source") == wanted)
 
 
 def _store(dataset: str, texts: Documents, folder: Path, vocab_size: int, made_of: str | None) -> None:
@@ -277,7 +282,7 @@ def _store(dataset: str, texts: Documents, folder: Path, vocab_size: int, made_o
         encoding = make_encoding(tokenizer)
         token_bytes = [len(bytes.fromhex(token)) for token in tokenizer["tokens"]] + [0]
         np.save(partial / "token_bytes.npy", np.array(token_bytes, np.int32))
-        for split, split_texts in zip(("train", "val"), texts, strict=True):
+        for split, split_texts in _splits(texts).items():
             write_tokens(split_texts, encoding, partial / f"{split}.bin", partial / f"{split}.npy")
         files = {p.name: {"bytes": p.stat().st_size, "sha256": _sha256(p)} for p in sorted(partial.iterdir())}
         facts = {"version": MANIFEST_VERSION, "dataset": dataset, "source": made_of, "vocab_size": vocab_size}
@@ -287,6 +292,13 @@ def _store(dataset: str, texts: Documents, folder: Path, vocab_size: int, made_o
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _splits(texts: Documents) -> dict[str, Iterable[str]]:
+    """The texts by the name they are stored under: `val` measures an experiment, `hidden` is for evaluate.py alone."""
+    hidden = (text for index, text in enumerate(texts.val) if index % HIDDEN_EVERY == HIDDEN_EVERY - 1)
+    val = (text for index, text in enumerate(texts.val) if index % HIDDEN_EVERY != HIDDEN_EVERY - 1)
+    return {"train": texts.train, "val": val, "hidden": hidden}
 
 
 def _fingerprint(files: dict) -> str:
@@ -315,25 +327,32 @@ def load_data(dataset: str | None = None, preset: str | None = None) -> Data:
     if expected and expected != manifest["fingerprint"]:
         note = f"note: builtin is {manifest['fingerprint']} here, {expected} with the pinned packages"
         print(f"{note}: results form a track of their own", file=sys.stderr)
-    splits = [
-        Split(np.memmap(folder / f"{split}.bin", np.uint16, "r"), np.load(folder / f"{split}.npy"))
-        for split in ("train", "val")
-    ]
     encoding = make_encoding(json.loads((folder / "tokenizer.json").read_text()))
-    return Data(dataset, preset, manifest["fingerprint"], encoding, np.load(folder / "token_bytes.npy"), *splits)
+    token_bytes = np.load(folder / "token_bytes.npy")
+    splits = [_load_split(folder, name) for name in ("train", "val")]
+    return Data(dataset, preset, manifest["fingerprint"], encoding, token_bytes, *splits)
+
+
+def load_hidden(data: Data) -> Split:
+    """The hidden part of the validation text, which only evaluate.py asks for; empty where documents are few."""
+    return _load_split(prepared_dir(data.dataset, data.vocab_size), "hidden")
+
+
+def _load_split(folder: Path, name: str) -> Split:
+    path = folder / f"{name}.bin"  # an empty file cannot be mapped
+    tokens = np.memmap(path, np.uint16, "r") if path.stat().st_size else np.empty(0, np.uint16)
+    return Split(tokens, np.load(folder / f"{name}.npy"))
 
 
 def _verified_manifest(folder: Path) -> dict:
     remedy = f"delete {folder} and run `uv run prepare.py` again"
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
-        if manifest["version"] != MANIFEST_VERSION:
-            raise DataError(f"{folder}: prepared by another version; {remedy}")
         for name, facts in manifest["files"].items():
             size = (folder / name).stat().st_size
             if size != facts["bytes"] or (size <= VERIFIED_BYTES and _sha256(folder / name) != facts["sha256"]):
                 raise DataError(f"{folder / name}: not the file that was prepared; {remedy}")
-        if manifest["fingerprint"] != _fingerprint(manifest["files"]) or "vocab_size" not in manifest:
+        if manifest["fingerprint"] != _fingerprint(manifest["files"]) or not {"vocab_size", "version"} <= {*manifest}:
             raise ValueError("the manifest contradicts itself")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{folder}: the prepared data is damaged ({first_line(error)}); {remedy}") from None
@@ -646,7 +665,11 @@ def status() -> None:
     root = cache_dir()
     print(f"cache: {root}")
     for manifest_path in sorted(root.glob("*-v*[0-9]/manifest.json")):
-        manifest = _verified_manifest(manifest_path.parent)
+        folder = manifest_path.parent
+        if not _is_current(folder, None):
+            print(f"{folder.name}: prepared by another version of prepare.py, and again when it is needed")
+            continue
+        manifest = _verified_manifest(folder)
         train, val = (manifest["files"][f"{split}.bin"]["bytes"] // 2 for split in ("train", "val"))
         name, vocab_size = manifest["dataset"], manifest["vocab_size"]
         sizes = f"{train:,} training and {val:,} validation tokens"

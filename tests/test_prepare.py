@@ -31,12 +31,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import prepare
+from lab.datasets import documents
 from lab.errors import DataError, SettingError
 
 ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
 BOS = 511  # of the tiny preset
 SEQ = 64
+SPLITS = ("train", "val", "hidden")
+FILES = ("tokenizer.json", "token_bytes.npy", *(f"{split}.{end}" for split in SPLITS for end in ("bin", "npy")))
 STDLIB = ("textwrap", "shlex", "string", "heapq", "bisect", "fnmatch", "glob", "queue", "sched", "csv", "cmd", "copy")
 STDLIB += ("configparser", "calendar", "numbers", "pprint", "reprlib", "stat", "tempfile", "contextlib")
 
@@ -258,13 +261,13 @@ def test_hostile_texts_are_plain_text(good: prepare.Data) -> None:
 
 def test_prepared_folder_is_json_arrays_and_tokens(shared_cache: Path, corpus: str, good: prepare.Data) -> None:
     (folder,) = [path for path in shared_cache.iterdir() if path.is_dir()]
-    files = {"manifest.json", "tokenizer.json", "token_bytes.npy", "train.bin", "train.npy", "val.bin", "val.npy"}
+    files = {"manifest.json", *FILES}
     assert {path.name for path in folder.iterdir()} == files
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
     assert tokenizer["special"] == {"<|bos|>": BOS} and tokenizer["pattern"] == prepare.SPLIT_PATTERN
     assert len(tokenizer["tokens"]) == 511 and len(set(tokenizer["tokens"])) == 511
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert (manifest["dataset"], manifest["vocab_size"], manifest["version"]) == (corpus, 512, 1)
+    assert (manifest["dataset"], manifest["vocab_size"], manifest["version"]) == (corpus, 512, 2)
     assert set(manifest["files"]) == files - {"manifest.json"}
     for name, facts in manifest["files"].items():
         data = (folder / name).read_bytes()
@@ -279,6 +282,29 @@ def test_no_pickle_is_written_or_read() -> None:
         names |= {node.arg} if isinstance(node, ast.keyword) and node.arg else set()
         assert not names & words
         assert not (isinstance(node, ast.Attribute) and ast.unparse(node) in ("torch.load", "torch.save"))
+
+
+def test_every_fourth_validation_document_is_hidden(
+    shared_cache: Path, corpus: str, good: prepare.Data, monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("AUTORESEARCH_CACHE", str(shared_cache))
+    hidden = prepare.load_hidden(good)
+    texts = [*documents(corpus, shared_cache, 1, 1).val]
+    kept = [text for index, text in enumerate(texts) if index % 4 != 3]
+    assert len(texts) >= 4
+    for split, expected in ((good.val, kept), (hidden, texts[3::4])):
+        pairs = zip(split.offsets[:-1], split.offsets[1:], strict=True)
+        assert [good.encoding.decode(split.tokens[begin + 1 : end].tolist()) for begin, end in pairs] == expected
+
+
+def test_few_validation_documents_leave_nothing_hidden(tmp_path: Path) -> None:
+    texts = [f"words of line {index} " + "".join(map(chr, range(33, 400))) for index in range(40)]
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "all.jsonl").write_text("\n".join(map(json.dumps, texts)))
+    data = prepare.load_data(f"local:{tmp_path / 'text'}", "tiny")
+    assert len(data.val.offsets) - 1 in (1, 2, 3)
+    hidden = prepare.load_hidden(data)
+    assert (len(hidden.tokens), hidden.offsets.tolist()) == (0, [0])
 
 
 class Bomb:
@@ -340,7 +366,7 @@ def test_kill_at_any_moment_never_leaves_a_folder_that_loads_wrongly(
     whole = time.perf_counter() - began
     noise = random.Random(0)
     moments: list[float | str] = [noise.uniform(0, whole) for _ in range(8)]
-    moments += ["tokenizer.json", "train.bin", "train.npy", "val.npy", "manifest.json"]
+    moments += ["tokenizer.json", "train.bin", "train.npy", "hidden.npy", "manifest.json"]
     for moment in moments:
         shutil.rmtree(folder, ignore_errors=True)
         child = start("--dataset", corpus, cache=cache)
@@ -418,14 +444,14 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("name", ["tokenizer.json", "token_bytes.npy", "train.bin", "train.npy", "val.bin", "val.npy"])
+@pytest.mark.parametrize("name", FILES)
 def test_damaged_file_of_the_cache(copy: Path, corpus: str, capsys: Any, name: str, damage: str) -> None:
     DAMAGES[damage](copy / name)
     expected = f"{copy / name}: not the file that was prepared; delete {copy} and run `uv run prepare.py` again"
     assert refused(capsys, "--dataset", corpus) == expected
 
 
-@pytest.mark.parametrize("name", ["tokenizer.json", "token_bytes.npy", "train.bin", "train.npy", "val.bin", "val.npy"])
+@pytest.mark.parametrize("name", FILES)
 def test_deleted_file_of_the_cache(copy: Path, corpus: str, capsys: Any, name: str) -> None:
     (copy / name).unlink()
     assert refused(capsys, "--dataset", corpus) == (
@@ -472,11 +498,18 @@ def test_damaged_manifest(copy: Path, corpus: str, capsys: Any, kind: str, comma
     assert re.fullmatch(rf"error: {where}: the prepared data is damaged \(.+\); {re.escape(remedy)}\n", err)
 
 
-def test_manifest_of_another_version(copy: Path, corpus: str, capsys: Any) -> None:
+@pytest.mark.parametrize("version", [1, 3, "2"])
+def test_what_another_version_prepared_is_prepared_again(
+    copy: Path, corpus: str, good: prepare.Data, capsys: Any, version: object
+) -> None:
     path = copy / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 2}))
-    expected = f"{copy}: prepared by another version; delete {copy} and run `uv run prepare.py` again"
-    assert refused(capsys, "--dataset", corpus) == expected
+    (copy / "hidden.bin").unlink()
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": version}))
+    code, out, err = call_main(capsys, "--status")
+    said = f"{copy.name}: prepared by another version of prepare.py, and again when it is needed"
+    assert (code, out, err) == (0, f"cache: {copy.parent}\n{said}\n", "")
+    assert_same(prepare.load_data(corpus, "tiny"), good)
+    assert json.loads(path.read_text())["version"] == 2
 
 
 def test_flipped_bit_in_the_manifest_is_refused_or_does_not_matter(copy: Path, corpus: str, good: prepare.Data) -> None:
