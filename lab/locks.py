@@ -1,9 +1,10 @@
 """A lock that processes share: a file that one of them holds at a time.
 
-    with locked(knowledge / "queue.json.lock"):
+    with locked(knowledge / "queue.json.lock") as descriptor:
         ...                                             # nobody else is in here
 
-It works on every system (filelock) and is free at once when its holder dies, by kill -9 too.
+It works on every system (filelock) and is free at once when its holder dies, by kill -9 too; a process that inherited
+the descriptor is a holder as well.
 Not covered: file systems whose locks do not work between machines.
 """
 
@@ -20,8 +21,8 @@ POLL_SECONDS, LONGEST_POLL_SECONDS = 0.002, 0.05
 
 
 @contextmanager
-def locked(path: Path, timeout: float = TIMEOUT_SECONDS) -> Iterator[None]:
-    """Hold the lock of this file, made when missing: no other process, or thread, does within.
+def locked(path: Path, timeout: float = TIMEOUT_SECONDS) -> Iterator[int]:
+    """Hold the lock of this file, made when missing: no other process, or thread, does within. Yields its descriptor.
 
     HeldError where it cannot be had within `timeout` seconds, StoreError where not at all.
     """
@@ -41,7 +42,7 @@ def locked(path: Path, timeout: float = TIMEOUT_SECONDS) -> Iterator[None]:
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_POLL_SECONDS)  # many who wait would take the time of the one who works
         try:
-            yield
+            yield descriptor
         finally:
             unlock_descriptor(descriptor)  # a process that was forked within holds it open beyond our closing it
     finally:

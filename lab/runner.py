@@ -1,42 +1,30 @@
-"""One experiment in a process group of its own, in a checkout of its own.
+"""A command, such as an experiment, and everything that it starts: run, watched and ended.
 
-    told = {"AUTORESEARCH_RUN_ID": run, "AUTORESEARCH_SEED": "43"}
+    told = environment(project, knowledge, {"AUTORESEARCH_RUN_ID": run, "AUTORESEARCH_SEED": "43"})
     with interruptible():
-        code = run_commit(project, commit, {}, environment(project, knowledge, told), log)
+        code = run_group(["uv", "run", "train.py"], checkout, told, log, limit=900.0)
 
-Ctrl-C, SIGTERM and the time limit end the whole group and remove the checkout. Not covered: the slot of a device, what
-the experiment starts in a session of its own, and kill -9 of this process, which leaves group and checkout behind.
+Nothing of it is left when this returns or raises, nor when this process is killed. Not covered: Windows, where only the
+command's own process is ended; the slot of a device and the checkout (`lab/experiment.py`).
 """
 
 import os
-import shlex
-import shutil
+import select
 import signal
 import subprocess
-import tempfile
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from typing import IO
 
-from lab.errors import LabError, SettingError, StoreError
-from lab.git import repository_path, run_git
-from lab.settings import load_settings
-from lab.store import replace, runs_dir
+from lab import keeper
+from lab.errors import LabError, SettingError
+from lab.interrupts import undisturbed
+from lab.store import runs_dir
 
-GRACE_SECONDS = 10.0  # for a run to record its end before it is killed
-
-
-class InterruptedRunError(LabError):
-    """Ctrl-C or SIGTERM ended a run before it had a result; `signal` is which of them."""
-
-    kind = "interrupted"
-
-    def __init__(self, number: int) -> None:
-        super().__init__("interrupted; what had been started is ended and cleared away")
-        self.signal = number
+LOOK_SECONDS = 1.0  # between two looks at a command that runs
 
 
 class OvertimeError(LabError):
@@ -45,38 +33,10 @@ class OvertimeError(LabError):
     kind = "timeout"
 
 
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Within, SIGTERM is a KeyboardInterrupt too, and either comes out as an InterruptedRunError."""
-    before = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        raise InterruptedRunError(error.args[0] if error.args else signal.SIGINT) from error
-    finally:
-        signal.signal(signal.SIGTERM, before)
+class StoppedError(LabError):
+    """A command was ended early, because of what was seen of it."""
 
-
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt(number)
-
-
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """Within, Ctrl-C and SIGTERM wait until the end of it: what is begun is finished, such as clearing up."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    came: list[int] = []
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = {one: signal.signal(one, lambda number, frame: came.append(number)) for one in signals}
-    try:
-        yield
-    finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
-        for number in came[:1]:
-            signal.raise_signal(number)
+    kind = "diverged"
 
 
 def environment(project: Path, knowledge: Path, told: Mapping[str, str]) -> dict[str, str]:
@@ -92,54 +52,10 @@ def environment(project: Path, knowledge: Path, told: Mapping[str, str]) -> dict
         places["AUTORESEARCH_DATASET"] = f"local:{project.absolute() / Path(folder).expanduser()}"
     if cache := os.environ.get("AUTORESEARCH_CACHE"):
         places["AUTORESEARCH_CACHE"] = str(project.absolute() / Path(cache).expanduser())
+    # A checkout lies within the project: git in one that has lost its .git must not take the project's.
+    places["GIT_CEILING_DIRECTORIES"] = str(project.absolute() / ".worktrees")
     foreign = ("AUTORESEARCH_RUN_ID", "AUTORESEARCH_RUN_DIR", "AUTORESEARCH_SUMMARY_PATH")  # of another run
     return {name: value for name, value in os.environ.items() if name not in foreign} | places | dict(told)
-
-
-def run_commit(
-    project: Path,
-    commit: str,
-    files: Mapping[str, bytes],
-    told: Mapping[str, str],
-    log: Path,
-    limit: float | None = None,
-    at_limit: Callable[[], object] = lambda: None,
-) -> int:
-    """Run the project's experiment in a checkout of a commit, in the environment `told`; its exit code.
-
-    `files` {path from the project's folder: content} are put over it. The rest, and the errors, as for `run_group`
-    and `worktree`.
-    """
-    with worktree(project, commit) as folder:
-        for name, content in files.items():
-            replace(folder / name, content)
-        return run_group(shlex.split(load_settings(project).command), folder, told, log, limit=limit, at_limit=at_limit)
-
-
-@contextmanager
-def worktree(project: Path, commit: str) -> Iterator[Path]:
-    """The project's folder in a new checkout of the commit, which is removed afterwards, whatever happens.
-
-    StoreError where the project is in no git repository, or the commit is not in this clone.
-    """
-    found = repository_path(project, project)
-    if found is None:
-        raise StoreError(f"{project} is in no git repository; the commit of a run is checked out from one")
-    top, below = found
-    holder = Path(tempfile.mkdtemp(prefix="autoresearch-"))
-    checkout = holder / "checkout"
-    try:
-        run_git(top, "worktree", "add", "--detach", str(checkout), commit)
-        yield checkout / below
-    finally:
-        with undisturbed():
-            try:
-                run_git(top, "worktree", "remove", "--force", "--force", str(checkout))
-            except StoreError:  # it could not be added, or what ran in it took its .git away
-                shutil.rmtree(holder, ignore_errors=True)
-                with suppress(StoreError):
-                    run_git(top, "worktree", "prune")
-            shutil.rmtree(holder, ignore_errors=True)
 
 
 def run_group(
@@ -151,66 +67,133 @@ def run_group(
     given: Path | None = None,
     limit: float | None = None,
     at_limit: Callable[[], object] = lambda: None,
+    look: Callable[[], str | None] | None = None,
+    held: Sequence[int] = (),
 ) -> int:
-    """Run a command in `folder` in its own process group, what it prints in `log`; its exit code, -N for signal N.
+    """Run a command in `folder`, what it prints in `log`; its exit code, -N for signal N, when nothing of it is left.
 
-    `given` is the file that it reads on standard input. SettingError where it cannot be started. OvertimeError where
-    it takes longer than `limit` seconds: `at_limit` is called and then the group is ended, as it is on an exception
-    here, such as Ctrl-C. What the command leaves running in the group is killed.
+    `given` is the file that it reads on standard input; `held` are descriptors that stay open until nothing is left,
+    such as of a lock. SettingError where it cannot be started. OvertimeError where it takes longer than `limit`
+    seconds, and before that `at_limit` is called; StoppedError where `look`, called once a second, has a reason to end
+    it. Then, and on an exception here, such as Ctrl-C, all that it has started is ended. Should this process be killed,
+    the keeper (`lab/keeper.py`) does so.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    child = None
+    kept = None
     try:
-        with undisturbed():  # or a signal could part us from a child that we do not know yet
-            child = _start(command, folder, environment, log, given)
-        code = child.wait(limit)
+        with undisturbed():  # or a signal could part us from a keeper that we do not know yet
+            kept = _Kept(command, folder, environment, log, given, held)
+        return _wait(kept, limit, look)
     except BaseException as error:
-        late = isinstance(error, subprocess.TimeoutExpired)
         with undisturbed():
             try:
-                if late:
+                if isinstance(error, OvertimeError):
                     at_limit()
             finally:
-                if child:
-                    _end(child)
-        if late:
-            raise OvertimeError(f"{command[0]} took longer than {limit:g} s and was ended") from error
+                if kept:
+                    kept.end()
         raise
-    _signal(child, getattr(signal, "SIGKILL", signal.SIGTERM))
-    return code
 
 
-def _start(
-    command: Sequence[str], folder: Path, environment: Mapping[str, str], log: Path, given: Path | None
+def _wait(kept: "_Kept", limit: float | None, look: Callable[[], str | None] | None) -> int:
+    """The exit code, when nothing is left. OvertimeError and StoppedError where the command is to be ended."""
+    began = time.monotonic()
+    while True:
+        left = LOOK_SECONDS if limit is None else limit - (time.monotonic() - began)
+        if (code := kept.wait(max(min(left, LOOK_SECONDS), 0.0))) is not None:
+            kept.end()
+            return code
+        if limit is not None and time.monotonic() - began >= limit:
+            raise OvertimeError(f"{kept.name} took longer than {limit:g} s and was ended")
+        if look and (reason := look()):
+            raise StoppedError(reason)
+
+
+class _Kept:
+    """A command and its keeper; on Windows there is none, and only the command's own process is ended."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        folder: Path,
+        environment: Mapping[str, str],
+        log: Path,
+        given: Path | None,
+        held: Sequence[int],
+    ) -> None:
+        self.name = command[0]
+        self.run = next((environment[name] for name in keeper.MARKERS if name in environment), None)
+        self.group = 0  # the command's
+        self.code: int | None = None
+        with open(log, "wb") as output, open(given or os.devnull, "rb") as words:
+            try:
+                if os.name == "posix":
+                    self.process = _start_keeper(command, folder, environment, output, (words.fileno(), *held))
+                else:
+                    self.process = subprocess.Popen(
+                        command, cwd=folder, env=dict(environment), stdin=words, stdout=output, stderr=output
+                    )
+            except OSError as error:
+                raise self._unable(error.errno or 0) from error
+        if os.name == "posix":
+            assert self.process.stdout
+            self._voice = select.poll()
+            self._voice.register(self.process.stdout, select.POLLIN)
+            self._hear()
+
+    def _unable(self, number: int) -> SettingError:
+        return SettingError(f"cannot start {self.name!r}: {os.strerror(number)}; install it or name another")
+
+    def wait(self, seconds: float) -> int | None:
+        """The command's exit code; None where it has not ended after so long."""
+        if os.name != "posix":
+            with suppress(subprocess.TimeoutExpired):
+                self.code = self.process.wait(seconds)
+        elif self.code is None and self._voice.poll(seconds * 1000):
+            self._hear()
+        return self.code
+
+    def _hear(self) -> None:
+        """Take in what the keeper tells next."""
+        assert self.process.stdout
+        word, _, number = self.process.stdout.readline().partition(b" ")
+        if word == b"failed":
+            self.process.wait()
+            raise self._unable(int(number))
+        if word == b"started":
+            self.group = int(number)
+        else:  # or nothing, where the keeper was killed and the kernel has taken the command along
+            self.code = int(number) if number else -signal.SIGKILL
+
+    def end(self) -> None:
+        """End whatever is left of the command, and wait until it is gone."""
+        if os.name != "posix":
+            self.process.terminate()
+            self.process.wait()
+            return
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.close()  # which tells the keeper
+        if self.process.wait():  # it was killed itself
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.group or self.process.pid, signal.SIGKILL)
+            if self.run:
+                keeper.end_leftovers(self.run)
+        self.process.stdout.close()
+
+
+def _start_keeper(
+    command: Sequence[str], folder: Path, environment: Mapping[str, str], log: IO[bytes], descriptors: Sequence[int]
 ) -> "subprocess.Popen[bytes]":
-    with open(log, "wb") as output, open(given or os.devnull, "rb") as words:
-        try:
-            return subprocess.Popen(
-                command,
-                cwd=folder,
-                env=dict(environment),
-                stdin=words,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        except OSError as error:
-            what = f"cannot start {command[0]!r}: {error.strerror}"
-            raise SettingError(f"{what}; install it or name another") from error
-
-
-def _end(child: "subprocess.Popen[Any]") -> None:
-    """Ask the group to end, and kill what has not done so in time."""
-    _signal(child, signal.SIGTERM)
-    with suppress(subprocess.TimeoutExpired):
-        child.wait(GRACE_SECONDS)
-    _signal(child, getattr(signal, "SIGKILL", signal.SIGTERM))  # what is left of it, the leader or its children
-    child.wait()
-
-
-def _signal(child: "subprocess.Popen[Any]", number: int) -> None:
-    if os.name == "posix":
-        with suppress(ProcessLookupError):  # nobody is left
-            os.killpg(child.pid, number)
-    elif child.poll() is None:
-        child.terminate()
+    """A keeper that starts the command: the first descriptor is for it to read from, the others are held."""
+    script = (sys.executable, "-I", "-S", str(Path(keeper.__file__).resolve()))
+    return subprocess.Popen(
+        [*script, ",".join(map(str, descriptors)), *command],
+        cwd=folder,
+        env=dict(environment),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        bufsize=0,
+        pass_fds=descriptors,
+        start_new_session=True,
+    )
