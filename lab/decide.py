@@ -25,6 +25,7 @@ CRASHES = {
     "killed": ("investigate_crash", "keep_commit"),
     "data": ("investigate_crash", "keep_commit"),
     "device": ("investigate_crash", "keep_commit"),
+    "disk": ("investigate_crash", "keep_commit"),
     "timeout": ("fix_and_retry", "git_reset"),
     "oom": ("fix_and_retry", "git_reset"),
     "diverged": ("fix_and_retry", "git_reset"),

@@ -42,6 +42,7 @@ STATUS_WORDS = {
 ERROR_WORDS = (
     ("oom", r"\boom\b|out of memory"),
     ("timeout", r"\btime(d )?[- ]?out\b"),
+    ("disk", r"no space left|\bdisk (is )?full\b"),
     ("killed", r"\bkilled\b"),
     ("diverged", r"\bnan\b|\bdiverged\b"),
 )

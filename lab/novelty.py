@@ -45,7 +45,7 @@ TABLE: dict[tuple[str, str], tuple[str, str, str]] = {
 }
 NOISE_DIFFERENCES = 2 * 2**0.5  # standard deviations of one run: two of the difference of two
 MANY_KEEPS = 8  # so many improvements later the champion is another one
-NOT_THE_IDEAS_FAULT = ("interrupted", "killed", "device")  # kinds of crashes that say nothing of what was tried
+NOT_THE_IDEAS_FAULT = ("interrupted", "killed", "device", "disk")  # kinds of crashes that say nothing of what was tried
 
 
 def assess(

@@ -5,9 +5,11 @@ card from them; train.py, its watcher and whoever runs train.py call it, and who
 Not covered: who notices the end (`lab/recorder.py`), and the verdict (`lab/decide.py`).
 """
 
+import errno
 import math
 import sys
 from bisect import bisect_left
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from lab.errors import CardError, LabError, StoreError
 from lab.facts import champion
 from lab.index import Index
 from lab.judgement import judgement
+from lab.losses import read_losses
 from lab.runs import signature
 from lab.schema import MAX_LOSS_CURVE_POINTS, Card, complete
 from lab.settings import Settings, judging
@@ -25,6 +28,8 @@ from lab.store import dump_json, read_json, replace
 TAIL_LINES = 20
 MAX_LINE_CHARACTERS = 400
 RECENT = 20  # runs among which a crash like this one is looked for
+_DISK_SIGNS = ("No space left on device", "PytorchStreamWriter failed writing")
+_MEMORY_SIGNS = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 # What start.json keeps for this machine alone.
 _NOT_FOR_THE_CARD = ("timestamp", "pid", "argv", "phase", "knowledge_dir")
@@ -38,7 +43,7 @@ def record(run_dir: Path, error: Card | None = None, loss_curve: list[list[Any]]
     """Write the card of the run in this folder, or return the one it has.
 
     With a summary.json the card carries its results and `error` is ignored: what was measured counts, even when the
-    process died before it could say so. `loss_curve` is what a crashed run has to show.
+    process died before it could say so. `loss_curve` is what a crashed run has to show; None is what it left on disk.
     """
     facts = read_json(run_dir / "start.json")
     knowledge = Path(facts["knowledge_dir"])
@@ -49,7 +54,8 @@ def record(run_dir: Path, error: Card | None = None, loss_curve: list[list[Any]]
     if "summary.json" in files:
         outcome = outcome_of(read_json(run_dir / "summary.json"))
     else:
-        outcome = {"status": "crash", "results": {"loss_curve": loss_curve}, "error": error}
+        curve = thin(read_losses(run_dir)) if loss_curve is None else loss_curve
+        outcome = {"status": "crash", "results": {"loss_curve": curve}, "error": error}
     outcome |= _decided(knowledge, facts | outcome)
     outcome["artifacts"] = {"files": files} | outcome.get("artifacts", {})
     try:
@@ -124,17 +130,33 @@ def outcome_of(summary: Card) -> Card:
 def classify(error: BaseException) -> tuple[str, int]:
     """(error kind, exit code) of what ended a run. torch's classes are known by name: torch is not imported here."""
     if isinstance(error, LabError):
-        return error.kind, 2
+        return (error.kind if error.kind != "exception" else _kind(error)), 2
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", 130
     if isinstance(error, Terminated):
         return "interrupted", 143
+    return _kind(error), 1
+
+
+def _kind(error: BaseException) -> str:
+    """The kind of an error that does not say it itself: by what the system answered, by its class, by its words."""
+    answers = {one.errno for one in _chain(error) if isinstance(one, OSError)}
+    # What is not written in Python has the system's answer in its words only, or (torch.save) not even there.
+    if answers & {errno.ENOSPC, errno.EDQUOT} or any(sign in str(error) for sign in _DISK_SIGNS):
+        return "disk"
     names = {base.__name__ for base in type(error).__mro__}
-    # The allocators of MPS and CPU have no class for it, only words in a RuntimeError.
+    # The allocators of MPS and CPU and cuBLAS have no class for it, only words in a RuntimeError.
     words = str(error) if isinstance(error, RuntimeError) else ""
-    if names & {"MemoryError", "OutOfMemoryError"} or "out of memory" in words or "can't allocate memory" in words:
-        return "oom", 1
-    return "exception", 1
+    if names & {"MemoryError", "OutOfMemoryError"} or errno.ENOMEM in answers or any(s in words for s in _MEMORY_SIGNS):
+        return "oom"
+    return "killed" if words.startswith("DataLoader worker") else "exception"
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and those that it came from."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
 def make_error(kind: str, phase: str | None, summary: str, tail: list[str]) -> Card:

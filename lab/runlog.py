@@ -14,6 +14,7 @@ from lab.outcome import make_error
 from lab.schema import RESULT_NAMES
 
 TAIL_BYTES = 65_536
+_SIGNS = (("disk", "no space left on device"), ("oom", "out of memory"), ("oom", "outofmemory"))
 _LINE = re.compile(r"^([A-Za-z_][0-9A-Za-z_]*):\s+([-+]?[0-9][0-9,]*(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?)\s*$")
 
 
@@ -31,7 +32,7 @@ def read_log(path: Path, metric: str, crashed: bool) -> dict[str, Any]:
     if crashed:
         said = [line.strip() for line in lines if line.strip()]
         words = " ".join(said[-3:]).lower()
-        kind = "oom" if "out of memory" in words or "outofmemory" in words else "exception"
+        kind = next((kind for kind, sign in _SIGNS if sign in words), "exception")
         return {"error": make_error(kind, None, said[-1] if said else "the log is empty", said)}
     found = {match[1]: float(match[2].replace(",", "")) for line in lines if (match := _LINE.match(line))}
     return {name: _whole(value) for name, value in found.items() if name in (*RESULT_NAMES, metric)}

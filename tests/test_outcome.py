@@ -1,5 +1,6 @@
 """From how a run ended to its card."""
 
+import errno
 import itertools
 import math
 from decimal import Decimal
@@ -19,6 +20,12 @@ class OutOfMemoryError(RuntimeError):
     """Named as torch names it."""
 
 
+def caused(error, cause):
+    """The error, raised from its cause."""
+    error.__cause__ = cause
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
@@ -27,6 +34,17 @@ class OutOfMemoryError(RuntimeError):
         (DeviceError("x"), ("device", 2)),
         (DivergedError("x"), ("diverged", 2)),
         (StoreError("x"), ("exception", 2)),
+        (caused(StoreError("cannot write x"), OSError(errno.ENOSPC, "No space left on device")), ("disk", 2)),
+        (OSError(errno.ENOSPC, "No space left on device"), ("disk", 1)),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), ("disk", 1)),
+        (caused(ValueError("I/O operation"), OSError(errno.ENOSPC, "No space left on device")), ("disk", 1)),
+        (Exception("Error while serializing: I/O error: No space left on device (os error 28)"), ("disk", 1)),
+        (RuntimeError("PytorchStreamWriter failed writing file data/3: file write failed"), ("disk", 1)),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory"), ("exception", 1)),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), ("oom", 1)),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), ("oom", 1)),
+        (RuntimeError("DataLoader worker (pid 71) is killed by signal: Killed. "), ("killed", 1)),
+        (RuntimeError("DataLoader worker (pid(s) 71) exited unexpectedly"), ("killed", 1)),
         (KeyboardInterrupt(), ("interrupted", 130)),
         (Terminated(), ("interrupted", 143)),
         (MemoryError(), ("oom", 1)),
