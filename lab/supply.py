@@ -1,26 +1,26 @@
 """What a run of the director has to do next: what waits in the queue, and the plan's best ideas where that runs low.
 
-    supply = Supply(knowledge, "hpo", "mar8", None, tell)
+    supply = Supply(project, knowledge, "hpo", "mar8", None, tell)
     supply.fill(wanted=2, taken=0)                  # whether something is there for another worker
     supply.best, supply.usual, supply.mode
 
 The strategy is chosen anew at every filling, and no more is added than is soon needed, for plans age.
-Not covered: the plan (`lab/planning.py`), claims (`lab/leases.py`), and who works (`lab/director.py`).
+Not covered: where new ideas come from (`lab/proposers.py`), claims (`lab/leases.py`), who works (`lab/director.py`).
 """
 
 from collections.abc import Callable, Container
 from pathlib import Path
 
 from lab.cards import machine, utc_now
-from lab.facts import champion, main_track
+from lab.facts import champion, local_track, main_track
 from lab.index import Index
-from lab.items import Item
+from lab.items import Item, says_its_edit
 from lab.leases import is_over, waits_for
-from lab.planning import baseline, plan_experiments, usual_seconds
+from lab.planning import usual_seconds
+from lab.proposers import needs_words, new_items
 from lab.queue import add_to_queue, read_queue
 from lab.situation import strategy_of
 from lab.strategy import Choice
-from lab.work import NO_AGENT
 
 
 class Supply:
@@ -30,13 +30,16 @@ class Supply:
     planned last. `failed` are descriptions of what is not to be planned again. `tell` gets a name and keywords.
     """
 
-    def __init__(self, knowledge: Path, agent: str, session: str, track: str | None, tell: Callable[..., None]) -> None:
+    def __init__(
+        self, project: Path, knowledge: Path, agent: str, session: str, track: str | None, tell: Callable[..., None]
+    ) -> None:
+        self.project = project
         self.knowledge, self.agent, self.session, self.track, self._tell = knowledge, agent, session, track, tell
         self.worker = f"{session}/worker-"
         self.mode: str | None = None
         self.failed: set[str] = set()
         self.dry = False  # whether the last plan had nothing to add
-        self.reservation = " that runs without an agent" if agent == NO_AGENT else ""
+        self.reservation = "" if needs_words(agent) else " that runs without an agent"
         self.look()
 
     def look(self) -> Choice:
@@ -44,13 +47,7 @@ class Supply:
         self.read()
         with Index(self.knowledge) as index:
             # Where no track is wished for, this machine's: an imported ledger's champion is none to compare with.
-            newest = index.row(
-                "SELECT track FROM cards WHERE machine = ? AND track IS NOT NULL "
-                "ORDER BY timestamp DESC, id DESC LIMIT 1",
-                machine(),
-            )
-            recent = newest["track"] if newest else None
-            self.here: str | None = main_track(index, self.track) if self.track else recent
+            self.here = main_track(index, self.track) if self.track else local_track(index, machine())
             self.best = champion(index, self.here)
             self.usual = usual_seconds(index, self.here)
             return strategy_of(index, self.here)
@@ -90,8 +87,8 @@ class Supply:
         return [item for item in sound if not waits_for(self.queue, item)]
 
     def _can_run(self, item: Item) -> bool:
-        """Whether the workers can do what an item asks for; without an agent what constants and repeats say."""
-        return self.agent != NO_AGENT or item["changes"] is not None or item["replicates"] is not None
+        """Whether the workers can do what an item asks for; without an agent what says its edit itself."""
+        return needs_words(self.agent) or says_its_edit(item)
 
     def _is_new(self, item: Item) -> bool:
         """Whether this run has not failed at it; without the baseline nothing goes on."""
@@ -102,11 +99,7 @@ class Supply:
         if choice.mode != self.mode:
             self._tell("mode", mode=choice.mode, before=self.mode, reason=choice.reason)
             self.mode = choice.mode
-        number = missing + len(self.failed)
-        if self.here is None:
-            planned = [baseline(None)]
-        else:
-            planned = plan_experiments(self.knowledge, number, self.here, words=self.agent != NO_AGENT)
+        planned = new_items(self.project, self.knowledge, self.here, self.agent, missing + len(self.failed))
         wanted = [item for item in planned if self._is_new(item)]
         added = add_to_queue(self.knowledge, wanted[:missing], f"{self.session}/director")
         self.read()
