@@ -20,6 +20,7 @@ import json
 import math
 import os
 import queue
+import secrets
 import shutil
 import sys
 import threading
@@ -37,6 +38,7 @@ import torch
 import torch.nn.functional as F
 from filelock import FileLock
 
+from lab import recorder
 from lab.datasets import DATASETS, Documents, documents, first_line, local_folder, source
 from lab.errors import DataError, LabError, SettingError
 from platform_utils import detect_platform, sync_device
@@ -73,6 +75,7 @@ MANIFEST_VERSION = 2
 HIDDEN_EVERY = 4  # every fourth validation document is out of sight of train.py, for evaluate.py
 TIME_BUDGET_SECONDS = 300
 LEAK_RATIO = 1e-3  # change of logits that must not change, over the change of those that may: above it is a leak
+NOT_FINITE = "evaluation: the model's logits are not finite; its val_bpb is unknown"
 VERIFIED_BYTES = 64 << 20  # files up to this size are hashed at every start, larger ones compared by size
 
 
@@ -321,12 +324,19 @@ def load_data(dataset: str | None = None, preset: str | None = None) -> Data:
     """
     preset = preset or default_preset()
     dataset = dataset or default_dataset(preset)
-    folder = prepare(dataset, preset)
-    manifest = _verified_manifest(folder)
-    expected = BUILTIN_FINGERPRINTS.get(manifest["vocab_size"]) if dataset == "builtin" else None
-    if expected and expected != manifest["fingerprint"]:
-        note = f"note: builtin is {manifest['fingerprint']} here, {expected} with the pinned packages"
+    prepare(dataset, preset)
+    data = _read(dataset, preset)
+    expected = BUILTIN_FINGERPRINTS.get(data.vocab_size) if dataset == "builtin" else None
+    if expected and expected != data.fingerprint:
+        note = f"note: builtin is {data.fingerprint} here, {expected} with the pinned packages"
         print(f"{note}: results form a track of their own", file=sys.stderr)
+    return data
+
+
+def _read(dataset: str, preset: str) -> Data:
+    """What has been prepared, checked."""
+    folder = prepared_dir(dataset, PRESETS[preset].vocab_size)
+    manifest = _verified_manifest(folder)
     encoding = make_encoding(json.loads((folder / "tokenizer.json").read_text()))
     token_bytes = np.load(folder / "token_bytes.npy")
     splits = [_load_split(folder, name) for name in ("train", "val")]
@@ -522,81 +532,140 @@ def validation_rows(data: Data) -> tuple[np.ndarray, float]:
     return rows, len(chosen) / len(packed)
 
 
-@torch.no_grad()
 def evaluate_bpb(model: torch.nn.Module, data: Data, batch_size: int, device: torch.device) -> Evaluation:
-    """Bits per byte of `model` on the fixed validation rows; lower is better.
+    """Bits per byte of `model` on the fixed validation rows; lower is better. A run is evaluated once.
 
     `model(x)` takes int64 (batch_size, seq_len) and returns logits (batch_size, seq_len, vocab_size). The targets are
-    never shown to it: the loss is computed here, in float32, summed in float64, and divided by the bytes the targets
-    stand for, so that vocabularies compare. BOS stands for no bytes and counts neither way.
+    never shown to it. The text is read anew from where it was prepared: of `data` only the names count. The run's
+    folder gets what was measured (evaluation.json) and the weights it was measured with (checkpoint.safetensors).
 
     Raises:
-        DataError: the logits have another shape, are not finite, or change when a later token or another row does.
+        DataError: the logits have another shape, are not finite, or depend on what they may not (`row_losses`).
+        SettingError: the run has been evaluated before.
     """
+    data = _read(data.dataset, data.preset)
     rows, share = validation_rows(data)
-    token_bytes = torch.from_numpy(data.token_bytes).to(device)
+    row_nats, row_bytes = row_losses(model, rows, data.token_bytes, batch_size, device)
+    evaluation = bits_per_byte(row_nats, row_bytes, share, data.seq_len)
+    if run := recorder.current():
+        facts = {"val_bpb": evaluation.bpb, "val_bpb_stderr": evaluation.stderr, "eval_tokens": evaluation.tokens}
+        facts |= {"eval_bytes": evaluation.bytes, "fingerprint": data.fingerprint, "track": frame(data)}
+        run.evaluated(facts | {"row_nats": [round(nats, 3) for nats in row_nats.tolist()]})
+        _save_weights(model, run.dir / recorder.CHECKPOINT)
+    return evaluation
+
+
+def bits_per_byte(row_nats: torch.Tensor, row_bytes: torch.Tensor, share: float, seq_len: int) -> Evaluation:
+    """The metric from the loss in nats and the bytes of every row, float64 (rows,), `share` of all rows there are.
+
+    Its standard error is that of a ratio estimator over rows (Cochran, Sampling Techniques, 6.4), with the finite
+    population correction.
+    """
+    total_bytes = row_bytes.sum().item()
+    bpb = row_nats.sum().item() / (math.log(2) * total_bytes)
+    if not math.isfinite(bpb):
+        raise DataError(NOT_FINITE)
+    residual = row_nats / math.log(2) - bpb * row_bytes
+    stderr = math.sqrt(residual.square().sum().item() * max(0.0, 1 - share)) / total_bytes
+    return Evaluation(bpb, stderr, len(row_nats) * seq_len, int(total_bytes))
+
+
+@torch.no_grad()
+def row_losses(
+    model: torch.nn.Module, rows: np.ndarray, token_bytes: np.ndarray, batch_size: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(Loss in nats, bytes) of every row, float64 (rows,). The loss is computed here, in float32, from the logits.
+
+    It is to be divided by the bytes the targets stand for, so that vocabularies compare; BOS stands for none and counts
+    neither way. Three batches, the first, the middle one and one that nobody can foresee, are probed: the logits of a
+    position may depend on the tokens up to it in its row, and on nothing else.
+
+    Raises:
+        DataError: they do depend on something else, have another shape, or are not finite.
+    """
+    counts = torch.from_numpy(token_bytes).to(device)
+    starts = range(0, len(rows), batch_size)
+    probed = {starts[0], starts[len(starts) // 2], secrets.choice(starts)}
     nats, nbytes = [], []
     was_training = model.training
     model.eval()
     try:
-        for at in range(0, len(rows), batch_size):
+        for at in starts:
             batch = torch.from_numpy(rows[at : at + batch_size].astype(np.int64)).to(device)
             real = len(batch)
             if real < batch_size:  # repeat rows rather than show a compiled model a new shape
                 batch = batch[torch.arange(batch_size, device=device) % real]
             x, y = batch[:, :-1].contiguous(), batch[:, 1:]
-            if at == 0:
-                _probe_causality(model, x, data.vocab_size)
-            logits = _logits(model, x, data.vocab_size)
+            logits = _logits(model, x, len(token_bytes))
             losses = F.cross_entropy(logits.flatten(0, 1).float(), y.flatten(), reduction="none").view_as(y)
-            counted = token_bytes[y]
+            counted = counts[y]
             nats.append((losses * (counted > 0)).sum(1, dtype=torch.float32)[:real].cpu().double())
             nbytes.append(counted.sum(1)[:real].cpu().double())
+            if at in probed:
+                _probe(model, x, logits.clone())
     finally:
         model.train(was_training)
-    row_nats, row_bytes = torch.cat(nats), torch.cat(nbytes)
-    total_bytes = row_bytes.sum().item()
-    bpb = row_nats.sum().item() / (math.log(2) * total_bytes)
-    if not math.isfinite(bpb):
-        raise DataError("evaluation: the model's logits are not finite; its val_bpb is unknown")
-    # Ratio estimator over rows (Cochran, Sampling Techniques, 6.4), with the finite population correction.
-    residual = row_nats / math.log(2) - bpb * row_bytes
-    stderr = math.sqrt(residual.square().sum().item() * max(0.0, 1 - share)) / total_bytes
-    return Evaluation(bpb, stderr, rows.shape[0] * data.seq_len, int(total_bytes))
+    return torch.cat(nats), torch.cat(nbytes)
 
 
 def _logits(model: torch.nn.Module, x: torch.Tensor, vocab_size: int) -> torch.Tensor:
     logits = model(x)
-    shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+    # A subclass of Tensor could answer the loss function itself.
+    shape = tuple(logits.shape) if type(logits) is torch.Tensor else type(logits).__name__
     if shape != (*x.shape, vocab_size):
         raise DataError(f"evaluation: model(x) must return logits {(*x.shape, vocab_size)}, not {shape}")
     return logits
 
 
-def _difference(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Change of the predicted probabilities: bounded, so that no large or unused logit hides the change of another."""
-    return a.float().softmax(-1) - b.float().softmax(-1)
-
-
-def _probe_causality(model: torch.nn.Module, x: torch.Tensor, vocab_size: int) -> None:
-    """Refuse a model whose logits at a position depend on a later token or on another row of the batch."""
-    rng = np.random.default_rng(0)
-    logits = _logits(model, x, vocab_size).clone()
+def _probe(model: torch.nn.Module, x: torch.Tensor, logits: torch.Tensor) -> None:
+    """Refuse a model whose logits depend on a later token, on another row, or on more than its input."""
     if not torch.isfinite(logits).all():
-        raise DataError("evaluation: the model's logits are not finite; its val_bpb is unknown")
-    noise = torch.from_numpy(rng.integers(0, vocab_size - 1, x.shape)).to(x)
-    for cut in (x.shape[1] // 3, x.shape[1] - 1):
-        changed = x.clone()
-        changed[:, cut:] = noise[:, cut:]
-        difference = _difference(_logits(model, changed, vocab_size), logits)
-        if difference[:, :cut].norm() > LEAK_RATIO * difference[:, cut:].norm():
-            what = f"logits before position {cut} change with the tokens from there on"
-            raise DataError(f"evaluation: {what}: the model sees the future")
-    if len(x) > 1:
-        changed = torch.cat([x[:1], noise[1:]])
-        difference = _difference(_logits(model, changed, vocab_size), logits)
-        if difference[0].norm() > LEAK_RATIO * difference[1:].norm():
-            raise DataError("evaluation: the logits of a row change with the other rows of its batch")
+        raise DataError(NOT_FINITE)
+    vocab_size, (rows, length) = logits.shape[-1], x.shape
+    rng = np.random.default_rng()  # seeded by the system: what is changed, and where, cannot be foreseen
+    noise = (x + torch.from_numpy(rng.integers(1, vocab_size - 1, x.shape)).to(x)) % (vocab_size - 1)  # no token stays
+    spread = 1 + ((np.arange(rows) + rng.random()) / rows * (length - 1)).astype(int)  # another place in each row
+
+    def change(inputs: torch.Tensor) -> torch.Tensor:
+        """How much the prediction at each position differs, squared (rows, length)."""
+        # Of probabilities: these are bounded, so that no large or unused logit hides the change of another.
+        return (_logits(model, inputs, vocab_size).float().softmax(-1) - usual).square().sum(-1)
+
+    usual = logits.float().softmax(-1)
+    changed = change(torch.cat([x[:1], noise[1:]]))
+    if rows > 1 and _leaks(changed[0], changed[1:]):
+        raise DataError("evaluation: the logits of a row change with the other rows of its batch")
+    for cuts in (np.full(rows, length // 3), np.full(rows, length - 1), spread):
+        behind = torch.arange(length, device=x.device) >= torch.from_numpy(cuts).to(x)[:, None]
+        changed = change(torch.where(behind, noise, x))
+        if _leaks(changed[~behind], changed[behind]):
+            raise DataError(
+                "evaluation: logits at a position change with the tokens behind it: the model sees the future"
+            )
+    if _leaks(change(x), changed):
+        raise DataError("evaluation: the same tokens give other logits the second time")
+
+
+def _leaks(forbidden: torch.Tensor, allowed: torch.Tensor) -> bool:
+    """Whether what must not change does so, measured by what may."""
+    return forbidden.sum().sqrt().item() > LEAK_RATIO * allowed.sum().sqrt().item()
+
+
+def _save_weights(model: torch.nn.Module, path: Path) -> None:
+    """Keep the weights for evaluate.py. A run does not fail for want of them."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_model
+
+    partial = path.with_name(f".{path.name}")
+    try:
+        save_model(model, str(partial))
+        partial.replace(path)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        print(
+            f"warning: the weights are not kept, the run cannot be evaluated again: {first_line(error)}",
+            file=sys.stderr,
+        )
+        partial.unlink(missing_ok=True)
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -650,10 +719,15 @@ def warm_up(model: torch.nn.Module, optimizers: list[torch.optim.Optimizer]) -> 
         torch.cuda.set_rng_state_all(cuda_rng)
 
 
+def frame(data: Data) -> str:
+    """What of its track a run has from its data, e.g. `builtin.3fa9c1-v1024-t256-`."""
+    name = data.dataset if data.dataset in DATASETS else "local"
+    return f"{name}.{data.fingerprint[:6]}-v{data.vocab_size}-t{data.seq_len}-"
+
+
 def track(data: Data, clock: Clock, device_class: str) -> str:
     """What two runs must share to be compared, e.g. `builtin.3fa9c1-v1024-t256-300s/EPYC-2c`."""
-    name = data.dataset if data.dataset in DATASETS else "local"
-    return f"{name}.{data.fingerprint[:6]}-v{data.vocab_size}-t{data.seq_len}-{clock.label}/{device_class}"
+    return f"{frame(data)}{clock.label}/{device_class}"
 
 
 # ---------------------------------------------------------------------------------------------------------------

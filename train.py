@@ -76,6 +76,28 @@ ROPE_BASE = 10000
 GATE_CHANNELS = 32  # leading channels of a block's input that gate its value embedding
 LOSS_LOGITS = 2**28 if PRESET == "gpu" else 2**21  # logits that exist at one time; a CPU likes them in its cache
 
+# What `--agent hpo` and `--agent random` may turn (lab/hpo.py), and how far: (lowest, highest)
+_RANGES = {
+    "DEPTH": (2, 16),
+    "ASPECT_RATIO": (32, 128),
+    "HEAD_DIM": (32, 256),
+    "BIGRAM_BUCKETS": (2**12, 2**18),
+    "TOTAL_BATCH_SIZE": (2**12, 2**21),
+    "MATRIX_LR": (0.005, 0.2),
+    "EMBEDDING_LR": (0.05, 4.0),
+    "UNEMBEDDING_LR": (0.0005, 0.05),
+    "SCALAR_LR": (0.05, 2.0),
+    "WEIGHT_DECAY": (0.0, 0.8),
+    "WARMDOWN_RATIO": (0.1, 1.0),
+    "WARMUP_RATIO": (0.0, 0.1),
+    "FINAL_LR_FRAC": (0.0, 0.2),
+    "MUON_MOMENTUM": (0.8, 0.99),
+    "MUON_STEPS": (3, 5),
+    "LOGIT_SOFTCAP": (5.0, 60.0),
+    "ROPE_BASE": (1000, 1000000),
+    "GATE_CHANNELS": (8, 64),
+}
+
 # ---------------------------------------------------------------------------------------------------------------
 # Model
 

@@ -129,6 +129,7 @@ def make_event(number: int, cards: int) -> dict[str, Any]:
     """Something said later about one of the cards."""
     fields: dict[str, dict[str, Any]] = {"annotate": {"lesson": "it pays from depth 8 on", "tags": ["later"]}}
     fields |= {"decide": {"status": "inconclusive"}, "retract": {"reason": "the clock was wrong"}, "confirm": {}}
+    fields |= {"suspect": {"reason": "half the usual speed"}}
     card = 2 + number * 7 % (cards - 2)
     # A crash has no result, so it cannot be decided otherwise.
     kinds = [kind for kind in EVENT_KINDS if kind != "decide" or make_card(card)["status"] != "crash"]

@@ -206,8 +206,8 @@ def join_run(knowledge: Path | str, card: Card, values: Card) -> Card:
 def fold(card: Card, events: Iterable[Card]) -> Card:
     """The card as a reader sees it: the events laid over it in the order of (timestamp, id).
 
-    A retraction stays, whatever is said later; a confirmation lifts a quarantine. An event after which status and
-    result would contradict each other is passed over: two clones may each say what the other's word excludes.
+    A retraction stays, whatever is said later; a confirmation lifts what made it suspect before. An event after which
+    status and result would contradict each other is passed over: two clones may each say what the other excludes.
     """
     folded = card
     for event in sorted(events, key=order):
@@ -225,6 +225,8 @@ def _lay(card: Card, event: Card) -> Card:
         return card | {"status": "retracted", "status_before": before, "retraction_reason": fields.get("reason")}
     if kind == "confirm":
         return card | {"confirmed": True, "quarantined": None}
+    if kind == "suspect":
+        return card | {"confirmed": None, "quarantined": fields["reason"]}
     if kind == "decide":
         return card | {"status_before" if card["status"] == "retracted" else "status": fields["status"]}
     measured, added = card["results"], fields.get("results", {})

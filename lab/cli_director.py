@@ -3,6 +3,7 @@
 import sys
 
 from lab.cli import Arguments, arg, command
+from lab.cli_engine import ENGINE, engine_of, for_workers
 from lab.cli_read import TRACK
 from lab.options import amount, positive
 
@@ -11,13 +12,14 @@ PLANNED = 10  # ideas that --plan-only prints
 
 @command(
     arg("--workers", type=positive, default=1, metavar="N", help="experiments at once (default: 1)"),
-    arg("--agent", default="hpo", metavar="CMD", help="makes the edit, hpo for none: constants alone (default: hpo)"),
+    arg("--agent", default="hpo", metavar="CMD", help="makes the edits; hpo or random: no model (default: hpo)"),
     arg("--session", metavar="NAME", help="the series of experiments (default: the branch, autoresearch/ aside)"),
     TRACK,
     arg("--max-experiments", type=positive, metavar="N", help="end after so many"),
     arg("--hours", type=amount, metavar="H", help="end where another does not fit into so many hours"),
     arg("--budget-usd", type=amount, metavar="X", help="or costs more than is left of so much; see price_per_hour"),
     arg("--synthesis-interval", type=positive, default=20, metavar="N", help="a synthesis after so many (default: 20)"),
+    *ENGINE,
     arg("--plan-only", action="store_true", help="only print what `director.py plan` does"),
 )
 def cmd_run(args: Arguments) -> None:
@@ -31,7 +33,11 @@ def cmd_run(args: Arguments) -> None:
     from lab.director import run_director_loop  # neither is for who asks what the commands are
     from lab.status import json_lines, live
 
-    with live() if sys.stdout.isatty() and not args.json else json_lines() as tell:
+    with (
+        live() if sys.stdout.isatty() and not args.json else json_lines() as tell,
+        # Its workers share the cluster that we start, or know of.
+        engine_of(args, lambda name, **more: None) as engine,
+    ):
         ended = run_director_loop(
             args.project,
             args.knowledge_dir,
@@ -43,6 +49,7 @@ def cmd_run(args: Arguments) -> None:
             hours=args.hours,
             budget=args.budget_usd,
             synthesis_interval=args.synthesis_interval,
+            options=for_workers(args, engine.connect()) if engine else (),
             tell=tell,
         )
     if ended.code:

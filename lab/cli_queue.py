@@ -4,12 +4,12 @@ import getpass
 import json
 import os
 from datetime import datetime, timezone
+from pathlib import Path
 
 from lab.brief import DATA_NOTE, counted, one_line
 from lab.cards import utc_now
 from lab.cli import Arguments, answer, arg, command
 from lab.cli_read import TRACK
-from lab.cli_write import comma_list
 from lab.errors import SettingError
 from lab.facts import find_id, main_track
 from lab.guard import refusal
@@ -27,7 +27,7 @@ from lab.leases import (
     requeue,
     waits_for,
 )
-from lab.options import amount, count, positive, setting
+from lab.options import amount, comma_list, count, positive, setting
 from lab.queue import Queue, add_to_queue, finished_items, read_queue
 from lab.schema import CATEGORIES, STRATEGIES
 
@@ -58,6 +58,7 @@ def me(args: Arguments) -> str:
     arg("--mode", choices=STRATEGIES, metavar="M", help="what the run is for (default: explore)"),
     arg("--priority", type=positive, default=5, metavar="N", help="1 is high (default: 5)"),
     arg("--set", type=setting, action="append", metavar="NAME=VALUE", help="a constant to change; may be repeated"),
+    arg("--patch", type=Path, metavar="FILE", help="the whole edit as a diff, as `git diff` prints it"),
     arg("--cards", metavar="ID,...", help="the cards it rests on"),
     arg("--replicate", metavar="WHY", help="add it though it has been tried, for this reason"),
     arg("--of", metavar="CARD", help="with --replicate: run this card's commit again"),
@@ -82,7 +83,7 @@ def cmd_add(args: Arguments) -> None:
     item: Item = {
         "description": args.description, "category": args.category, "priority": args.priority,
         "mode": args.mode or ("replicate" if args.replicate else "explore"), "seed": args.seed,
-        "changes": dict(args.set) if args.set else None, "cards": comma_list(args.cards),
+        "changes": dict(args.set) if args.set else None, "patch": _patch(args), "cards": comma_list(args.cards),
         "requires": requires or None, "depends_on": comma_list(args.depends_on), "max_attempts": args.max_attempts,
         "why": args.replicate or args.why,
     }  # fmt: skip
@@ -101,6 +102,23 @@ def cmd_add(args: Arguments) -> None:
     if not added:
         raise SettingError("refused: an open item says the same; `director.py list` shows it")
     answer(args, added[0], f"added {added[0]['id']} (priority {args.priority})")
+
+
+def _patch(args: Arguments) -> str | None:
+    """The text of the patch. SettingError where it cannot be read, or --set says an edit too."""
+    if args.patch is None:
+        return None
+    if args.set or args.of:
+        raise SettingError("--patch is the whole edit; leave --set and --of out, or make it part of the patch")
+    try:
+        text: str = args.patch.read_bytes().decode()
+    except OSError as error:
+        raise SettingError(f"cannot read {args.patch}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SettingError(f"{args.patch} is not UTF-8; an experiment's edit is text") from error
+    if not text.strip():
+        raise SettingError(f"{args.patch} is empty; write one with `git diff`")
+    return text
 
 
 @command(

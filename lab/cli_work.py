@@ -9,10 +9,12 @@ from lab.agents import command_of
 from lab.brief import number, one_line, signed
 from lab.cards import machine
 from lab.cli import Arguments, arg, command
+from lab.cli_engine import ENGINE, engine_of
+from lab.interrupts import InterruptedRunError
 from lab.limits import INTERRUPTED
 from lab.options import seconds
-from lab.runner import InterruptedRunError
-from lab.work import NO_AGENT, Event, session_of, work
+from lab.proposers import HPO
+from lab.work import Event, session_of, work
 
 MAX_REASON_CHARACTERS = 500
 
@@ -20,14 +22,15 @@ MAX_REASON_CHARACTERS = 500
 @command(
     arg(
         "--agent",
-        default=NO_AGENT,
+        default=HPO,
         metavar="CMD",
-        help="makes the edits: a command, {prompt} in it or on standard input; hpo: only changes of constants",
+        help="makes the edits: a command, {prompt} in it or on standard input; hpo: only what says its whole edit",
     ),
     arg("--once", action="store_true", help="one experiment, or none where none waits"),
     arg("--idle-exit", type=seconds, metavar="S", help="end after S seconds without work (default: wait for it)"),
     arg("--session", metavar="NAME", help="keep on the branch autoresearch/NAME (default: the current one)"),
     arg("--owner", metavar="NAME", help="who works, for the queue and the cards (default: $AUTORESEARCH_AGENT)"),
+    *ENGINE,
 )
 def cmd_work(args: Arguments) -> None:
     """Claim experiments from the queue, run and record them, and keep what helps on a branch"""
@@ -35,17 +38,22 @@ def cmd_work(args: Arguments) -> None:
     # No name of a user or a machine: cards are for others to read.
     default = f"{Path(words[0]).name}@{machine()}:{os.getpid()}"
     idle_exit = 0.0 if args.once and args.idle_exit is None else args.idle_exit
+    tell = _tell_json if args.json else _tell
     try:
-        work(
-            args.project,
-            args.knowledge_dir,
-            session=session_of(args.project, args.session),
-            agent=args.agent,
-            owner=args.owner or os.environ.get("AUTORESEARCH_AGENT") or default,
-            once=args.once,
-            idle_exit=idle_exit,
-            tell=_tell_json if args.json else _tell,
-        )
+        with engine_of(
+            args, lambda name, **more: tell({"event": name, "item": None, "description": None} | more)
+        ) as engine:
+            work(
+                args.project,
+                args.knowledge_dir,
+                session=session_of(args.project, args.session),
+                agent=args.agent,
+                owner=args.owner or os.environ.get("AUTORESEARCH_AGENT") or default,
+                once=args.once,
+                idle_exit=idle_exit,
+                engine=engine,
+                tell=tell,
+            )
     except InterruptedRunError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(INTERRUPTED + error.signal)
@@ -64,7 +72,8 @@ def _tell(event: Event) -> None:
     elif name == "ended":
         text = _ended(event)
     else:
-        text = f"| {one_line(event['reason'], MAX_REASON_CHARACTERS)}" if event.get("reason") else "nothing to do"
+        said = event.get("reason") or event.get("said")
+        text = f"| {one_line(said, MAX_REASON_CHARACTERS)}" if said else "nothing to do"
     print(f"{name:<9}{(event['item'] or '')[:8]:<9}{text}", flush=True)
 
 

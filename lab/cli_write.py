@@ -12,6 +12,7 @@ from lab.cli import Arguments, answer, arg, command, print_json
 from lab.decide import packet
 from lab.errors import CardError, SettingError
 from lab.index import Index
+from lab.options import comma_list
 from lab.schema import (
     CATEGORIES,
     DECISIONS,
@@ -366,9 +367,6 @@ def _given(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def comma_list(text: str | None) -> list[str] | None:
-    """`a, b` as ["a", "b"]."""
-    return None if text is None else [item.strip() for item in text.split(",") if item.strip()]
 
 
 def json_object(option: str, text: str | None) -> dict[str, Any] | None:

@@ -7,8 +7,7 @@ A worker is a process that runs one experiment, so every limit is exact: one is 
 fits. What waits in the queue is run before anything is planned. `tell` gets an event, a dict, for everything that
 happens: `event` is its name (started, mode, planned, warning, synthesized, stopping, stopped; of a worker claimed,
 running, ended, failed, released, lost, idle), `at` the time, `state` how things stand, the rest is its own.
-Not covered: what a worker does (`lab/work.py`), where its work comes from (`lab/supply.py`), other machines, and an
-experiment whose worker and director were both killed (kill -9): it runs to its end beside the next one.
+Not covered: what a worker does (`lab/work.py`) and where its work comes from (`lab/supply.py`).
 """
 
 import errno
@@ -18,8 +17,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
 from types import FrameType
@@ -29,17 +28,18 @@ from lab.agents import command_of
 from lab.brief import one_line
 from lab.cards import utc_now
 from lab.crew import MAX_WORDS, Crew, Event, Message, Worker
-from lab.errors import HeldError, LabError, SettingError, StoreError
+from lab.errors import HeldError, LabError, SettingError
 from lab.index import Index
 from lab.limits import DONE, INTERRUPTED, TROUBLE, Asked, Ended, Ending
 from lab.locks import locked
+from lab.proposers import needs_words
 from lab.runs import error_of, signature
 from lab.schema import Card, metric_value
 from lab.settings import load_settings
 from lab.stats import median
-from lab.store import read_json, runs_dir
+from lab.store import runs_dir
 from lab.supply import Supply
-from lab.work import NO_AGENT, session_of
+from lab.work import session_of
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 LEAST_FREE_BYTES = 1 << 30
@@ -63,17 +63,18 @@ def run_director_loop(
     hours: float | None = None,
     budget: float | None = None,
     synthesis_interval: int = 20,
+    options: Sequence[str] = (),
     tell: Tell = lambda event: None,
 ) -> Ended:
     """Plan and run experiments until a limit is reached, something is wrong, or Ctrl-C or SIGTERM comes.
 
     What runs then is let finish, but after a signal the workers end their experiments and give the items back. Another
-    call goes on where this one stopped. SettingError where another director works on this commons, there is no such
-    agent, or a `budget` comes without the setting price_per_hour; StoreError where the commons or the queue cannot be
-    used.
+    call goes on where this one stopped. `options` are further ones of `worker.py work`. SettingError where another
+    director works on this commons, there is no such agent, or a `budget` comes without the setting price_per_hour;
+    StoreError where the commons or the queue cannot be used.
     """
     settings = load_settings(project)
-    if agent != NO_AGENT:
+    if needs_words(agent):
         program = command_of(agent)[0]
         if os.path.basename(program) == program and not shutil.which(program):
             raise SettingError(f"--agent: there is no command {program!r}; install it, or give its path")
@@ -86,7 +87,7 @@ def run_director_loop(
     )  # fmt: skip
     crew = Crew(runs_dir(project) / "director")
     with _only_director(knowledge), _signals(crew):
-        return _Director(project, knowledge, crew, asked, tell).run()
+        return _Director(project, knowledge, crew, asked, options, tell).run()
 
 
 @contextmanager
@@ -121,8 +122,10 @@ def _signals(crew: Crew) -> Iterator[None]:
 class _Director:
     """One run of the loop: what it was asked for, and what has happened so far."""
 
-    def __init__(self, project: Path, knowledge: Path, crew: Crew, asked: Asked, tell: Tell) -> None:
-        self.project, self.knowledge, self.crew, self.asked = project, knowledge, crew, asked
+    def __init__(
+        self, project: Path, knowledge: Path, crew: Crew, asked: Asked, options: Sequence[str], tell: Tell
+    ) -> None:
+        self.project, self.knowledge, self.crew, self.asked, self.options = project, knowledge, crew, asked, options
         self._tell = tell
         self.began = time.monotonic()
         self.not_before = 0.0  # of the same clock: when to look again for something to start
@@ -131,7 +134,7 @@ class _Director:
         self.seconds: list[float] = []  # that each experiment with a result took its worker
         self.wasted = 0.0  # seconds of the workers that ended without a result
         self.alike: list[Card] = []  # the newest cards, where they are crashes that say the same
-        self.supply = Supply(knowledge, asked.agent, asked.session, asked.track, self.tell)
+        self.supply = Supply(project, knowledge, asked.agent, asked.session, asked.track, self.tell)
 
     def run(self) -> Ended:
         """Work until there is a reason to end, and then until the last worker has left."""
@@ -235,7 +238,7 @@ class _Director:
         command = [
             sys.executable, str(CHECKOUT / "worker.py"), "work", "--once", "--json",
             f"--agent={self.asked.agent}", f"--session={self.asked.session}",
-            f"--owner={self.supply.worker}{number}", "--knowledge-dir", str(self.knowledge),
+            f"--owner={self.supply.worker}{number}", "--knowledge-dir", str(self.knowledge), *self.options,
         ]  # fmt: skip
         environment = os.environ | {"AUTORESEARCH_DIRECTOR_PID": str(os.getpid())}
         self.crew.hire(number, command, self.project, environment)
@@ -312,8 +315,6 @@ class _Director:
             self.seconds.append(event["seconds"])
         else:
             self.wasted += event["seconds"]
-        if not worker.useful and event["code"] < 0 and worker.run:
-            self.end_run(worker.run)
         if not worker.useful and not worker.refused and self.ending is None:
             self.missed(number, worker.why or event["said"] or f"exit code {event['code']}")
 
@@ -327,13 +328,6 @@ class _Director:
         elif self.fruitless >= FRUITLESS:
             told = f"{FRUITLESS} workers in a row ended without an experiment, see {self.crew.log(number)}"
             self.ending = Ending(f"{told} | {why}", TROUBLE)
-
-    def end_run(self, name: str) -> None:
-        """End what a worker that was killed has left running: its item will be run again, on the same device."""
-        with suppress(StoreError, OSError, OverflowError):  # it has ended, or what the run says of itself is not true
-            pid = read_json(runs_dir(self.project) / name / "start.json").get("pid")
-            if type(pid) is int and pid > 1 and os.name == "posix" and os.getpgid(pid) != os.getpgrp():
-                os.killpg(os.getpgid(pid), signal.SIGTERM)  # it leads no group, but the command that runs it does
 
     def synthesize(self) -> None:
         """Write down what has been learnt; where that cannot be done the work goes on."""

@@ -9,11 +9,14 @@ compared: a champion, a difference and a coverage belong to one track. Retracted
 Not covered: what a result means (`lab/judgement.py`), what of all this a brief needs (`lab/briefing.py`).
 """
 
+import os
+import re
+
 from lab.errors import CardError, SettingError
 from lab.index import Index
 from lab.judgement import SHOWN, VALID, Row, judgement
 from lab.schema import CATEGORIES
-from lab.settings import Settings
+from lab.settings import Settings, time_budget
 from lab.stats import Noise, gain
 
 CANDIDATES = 200  # the newest so many runs are looked at for near misses and dead ends
@@ -42,6 +45,22 @@ def main_track(index: Index, wanted: str | None = None) -> str | None:
         newest = index.row("SELECT track FROM cards WHERE track IS NOT NULL ORDER BY timestamp DESC, id DESC LIMIT 1")
         return str(newest["track"]) if newest else None
     return named_track([row["track"] for row in tracks_of(index)], wanted)
+
+
+def local_track(index: Index, machine: str) -> str | None:
+    """The track of a machine's newest run under the time budget that is set now; None where it has none.
+
+    A track whose name tells no budget is taken for one of this budget.
+    """
+    steps = os.environ.get("AUTORESEARCH_STEPS") or "0"
+    now = f"{time_budget():g}s" if steps == "0" else f"{steps}steps"
+    rows = index.rows(
+        "SELECT track, max(timestamp) AS newest FROM cards WHERE machine = ? AND track IS NOT NULL "
+        "GROUP BY track ORDER BY newest DESC",
+        machine,
+    )
+    clocks = ((row["track"], re.search(r"-([0-9.e+]+s|[0-9]+steps)/", row["track"])) for row in rows)
+    return next((track for track, clock in clocks if clock is None or clock[1] == now), None)
 
 
 def named_track(tracks: list[str], wanted: str) -> str:

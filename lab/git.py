@@ -6,6 +6,7 @@ Needs git 2.31 or newer. Not covered: which commands belong together (`lab/sync.
 import os
 import subprocess
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lab.errors import StoreError
@@ -164,23 +165,48 @@ def store_files(top: Path, paths: Iterable[str]) -> list[str]:
 
 def commit_blobs(top: Path, base: str | None, blobs: dict[str, str], subject: str) -> str:
     """A commit on top of `base` that has the blobs at these paths, made on an index of its own; no ref moves."""
+    entries = "".join(f"100644 {blob}\t{path}\0" for path, blob in blobs.items())
+    with _own_index(top, base) as index:
+        update = ("update-index", "--replace", "-z", "--index-info")
+        run_git(top, *update, stdin=os.fsencode(entries), environment=index)
+        tree = run_git(top, "write-tree", environment=index).decode().strip()
+    named = git(top, "config", "user.email") and git(top, "config", "user.name")
+    identity = {} if named else {name: os.environ.get(name, value) for name, value in _IDENTITY.items()}
+    parent = ("-p", base) if base else ()
+    return run_git(top, "commit-tree", tree, *parent, "-m", subject, environment=identity).decode().strip()
+
+
+def apply_patch(top: Path, base: str, patch: bytes) -> dict[str, bytes | None]:
+    """What a patch, as `git diff` prints it, makes of a commit's files: {path from the top: new content}.
+
+    None where no plain file is left. StoreError where it does not apply; nothing on disk is touched.
+    """
+    with _own_index(top, base) as index:
+        run_git(top, "apply", "--cached", "--whitespace=nowarn", "-", stdin=patch, environment=index)
+        fields = os.fsdecode(
+            run_git(top, "diff-index", "--cached", "--no-renames", "-z", base, environment=index)
+        ).split("\0")
+        files: dict[str, bytes | None] = {}
+        for about, path in zip(fields[::2], fields[1::2], strict=False):
+            _, mode, _, blob, _ = about.split(" ")
+            plain = mode in ("100644", "100755")
+            files[path] = run_git(top, "cat-file", "blob", blob) if plain else None
+    return files
+
+
+@contextmanager
+def _own_index(top: Path, base: str | None) -> Iterator[dict[str, str]]:
+    """The environment in which git has an index of its own, which holds what the commit holds."""
     import shutil  # 15 ms that a command which only asks git has no use for
     import tempfile
 
     folder = tempfile.mkdtemp(dir=common_dir(top), prefix=INDEX_PREFIX)
     index = {"GIT_INDEX_FILE": os.path.join(folder, "index")}
-    entries = "".join(f"100644 {blob}\t{path}\0" for path, blob in blobs.items())
     try:
         run_git(top, "read-tree", base or "--empty", environment=index)
-        update = ("update-index", "--replace", "-z", "--index-info")
-        run_git(top, *update, stdin=os.fsencode(entries), environment=index)
-        tree = run_git(top, "write-tree", environment=index).decode().strip()
+        yield index
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    named = git(top, "config", "user.email") and git(top, "config", "user.name")
-    identity = {} if named else {name: os.environ.get(name, value) for name, value in _IDENTITY.items()}
-    parent = ("-p", base) if base else ()
-    return run_git(top, "commit-tree", tree, *parent, "-m", subject, environment=identity).decode().strip()
 
 
 def move_ref(top: Path, ref: str, new: str, old: str | None) -> bool:

@@ -29,7 +29,8 @@ FIELDS = {
     "priority": "1 is high, 5 usual",
     "category": "as a card's",
     "track": "where it was planned",
-    "changes": "`{CONSTANT: new value}`, the whole edit; null where an agent makes it",
+    "changes": "`{CONSTANT: new value}`, the whole edit; null where a patch or an agent makes it",
+    "patch": "the whole edit as a unified diff, as `git diff` prints it",
     "cards": "the cards that it rests on",
     "replicates": "the card that is run again",
     "seed": "to run it with",
@@ -40,6 +41,7 @@ FIELDS = {
     "max_attempts": "claims before it has failed",
     "attempts": "claims so far",
     "lease": "who has it: `token`, `owner`, `since`, `deadline`, and perhaps `pid` and `machine` that it ends with",
+    "run": "the run that was made of it last",
     "reason": "why it ended, or came back",
 }
 KEYS = tuple(FIELDS)
@@ -49,8 +51,14 @@ DEFAULTS: Item = {"mode": "explore", "priority": 5, "max_attempts": 3, "attempts
 def new_item(item: Item) -> Item:
     """A new item with all its keys, in their order, and an id of its own."""
     ours = {"id": new_id(), "created": utc_now(), "status": "pending", "attempts": 0, "lease": None, "reason": None}
+    ours["run"] = None
     mode = {"mode": "replicate"} if item.get("replicates") else {}
     return dict.fromkeys(KEYS) | DEFAULTS | mode | item | ours
+
+
+def says_its_edit(item: Item) -> bool:
+    """Whether an item says all that is to be run, so that nobody needs to make an edit."""
+    return any(item.get(name) is not None for name in ("changes", "patch", "replicates"))
 
 
 def check_item(item: Item, where: str) -> None:
@@ -100,7 +108,7 @@ _ALLOWED: dict[str, tuple[Any, str]] = {
     "created": (_is_text, "a time"),
     "replicates": (lambda value: value is None or _is_name(value), "the id of a card, or null"),
     "track": (lambda value: value is None or (_is_text(value) and value.isprintable()), "printable text or null"),
-    **dict.fromkeys(("commit", "why", "reason", "card", "finished"), (_or_null(str), "text or null")),
+    **dict.fromkeys(("commit", "patch", "why", "reason", "run", "card", "finished"), (_or_null(str), "text or null")),
     "seed": (lambda value: value is None or (type(value) is int and value >= 0), "a whole number, 0 or more, or null"),
     "changes": (_or_null(dict), "an object {CONSTANT: value}, or null"),
     "requires": (_or_null(dict), "an object with device, min_memory_gb or labels, or null"),

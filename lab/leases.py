@@ -12,22 +12,20 @@ Not covered: the files (`lab/queue.py`).
 """
 
 import json
-import math
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from lab.cards import machine, utc_now
 from lab.errors import LeaseError, SettingError
-from lab.items import Item
+from lab.items import Item, says_its_edit
 from lab.queue import Queue, changing, finished_items, met
 from lab.schema import CATEGORIES
+from lab.settings import time_budget
 from lab.store import is_alive
 
 MARGIN_SECONDS = 900  # of a lease, beyond the time budget of a run: start-up, evaluation, an agent that thinks
 MOST_SECONDS, MOST_DAYS = 1e8, 10_000
-DEFAULT_BUDGET_SECONDS = 300.0  # prepare.py's, which nothing here may load
 
 
 def claim_next_experiment(
@@ -41,13 +39,15 @@ def claim_next_experiment(
     agent: bool = True,
     seconds: float | None = None,
     pid: int | None = None,
+    anywhere: bool = False,
 ) -> Item | None:
     """Take the pending item that comes first, by priority and then age; None where none is to be had.
 
     Only one of this category, where one is given, whose dependencies are completed and whose requirements are met by
-    `device`, `memory_gb` and `labels`; without an `agent` only one that says what to change or to repeat. The lease
-    lasts `seconds` (default: the time budget and MARGIN_SECONDS), and not longer than the process `pid` of this
-    machine, where one is given. SettingError where a value is not allowed, StoreError where the queue cannot be used.
+    `device`, `memory_gb` and `labels`, or by whom experiments run `anywhere`; without an `agent` only one that says its
+    whole edit. The lease lasts `seconds` (default: the time budget and MARGIN_SECONDS), and not longer than the
+    process `pid` of this machine, where one is given. SettingError where a value is not allowed, StoreError where the
+    queue cannot be used.
     """
     lasts = _lasts(seconds)
     if not owner.strip():
@@ -55,6 +55,7 @@ def claim_next_experiment(
     if category not in (None, *CATEGORIES):
         raise SettingError(f"no category {category!r}; the categories are {', '.join(CATEGORIES)}")
     offered = {"device": device, "min_memory_gb": memory_gb, "labels": set(labels), "agent": agent}
+    offered["anywhere"] = anywhere
     with changing(knowledge) as queue:
         _expire(queue)
         names = (place[-1] for place in queue.waiting)
@@ -69,13 +70,24 @@ def claim_next_experiment(
         return _own(queue.items[found])
 
 
-def heartbeat(knowledge: Path, name: str, lease: int, owner: str | None = None, seconds: float | None = None) -> Item:
-    """Renew a lease: it lasts `seconds` from now. LeaseError where it is over, SettingError for an unknown item."""
+def heartbeat(
+    knowledge: Path,
+    name: str,
+    lease: int,
+    owner: str | None = None,
+    seconds: float | None = None,
+    run: str | None = None,
+) -> Item:
+    """Renew a lease: it lasts `seconds` from now; `run` is the run that has been begun for the item.
+
+    LeaseError where it is over, SettingError for an unknown item.
+    """
     lasts = _lasts(seconds)
     with changing(knowledge) as queue:
         item = _held(queue, knowledge, name, lease, owner)
         renewed = item["lease"] | {"deadline": utc_now(lasts)}
-        return _change(queue, "heartbeat", item["lease"]["owner"], item, lease=renewed)
+        begun = {"run": run} if run else {}
+        return _change(queue, "heartbeat", item["lease"]["owner"], item, lease=renewed, **begun)
 
 
 def complete_experiment(
@@ -123,7 +135,7 @@ def requeue(knowledge: Path, name: str, owner: str | None = None) -> Item:
         if found is None or found["id"] in queue.items:
             item = _open(queue, knowledge, name)
             raise SettingError(f"item {item['id']} is {item['status']}, not ended; only what has ended can be requeued")
-        again = {"status": "pending", "attempts": 0, "lease": None, "reason": None}
+        again = {"status": "pending", "attempts": 0, "lease": None, "run": None, "reason": None}
         item = {key: value for key, value in found.items() if key not in ("finished", "card")} | again
         queue.log("requeue", owner, [item], was=found["status"], **met(knowledge, queue, [item]))
         return _own(queue.items[item["id"]])
@@ -147,15 +159,8 @@ def prune(knowledge: Path, days: float, owner: str | None = None) -> int:
 
 
 def lease_seconds() -> float:
-    """How long a lease lasts by default. SettingError where AUTORESEARCH_TIME_BUDGET is no number above 0."""
-    given = os.environ.get("AUTORESEARCH_TIME_BUDGET") or str(DEFAULT_BUDGET_SECONDS)
-    try:
-        budget = float(given)
-    except ValueError:
-        budget = 0.0
-    if not 0 < budget < math.inf:
-        raise SettingError(f"AUTORESEARCH_TIME_BUDGET={given!r} is not a number of seconds above 0")
-    return budget + MARGIN_SECONDS
+    """How long a lease lasts by default. SettingError as for `lab.settings.time_budget`."""
+    return time_budget() + MARGIN_SECONDS
 
 
 def _lasts(seconds: float | None) -> float:
@@ -186,9 +191,9 @@ def _is_for(queue: Queue, item: Item, category: str | None, offered: dict[str, A
     """Whether an item may be claimed by who asks for this category and offers this hardware."""
     if category is not None and item["category"] != category:
         return False
-    if not offered["agent"] and item["changes"] is None and item["replicates"] is None:
+    if not offered["agent"] and not says_its_edit(item):
         return False
-    needed = item["requires"] or {}
+    needed = {} if offered["anywhere"] else item["requires"] or {}
     if "device" in needed and needed["device"] != offered["device"]:
         return False
     if "min_memory_gb" in needed and needed["min_memory_gb"] > (offered["min_memory_gb"] or 0):

@@ -53,6 +53,11 @@ def setting(text: str) -> tuple[str, Any]:
     return name, found
 
 
+def comma_list(text: str | None) -> list[str] | None:
+    """`a, b` as ["a", "b"]."""
+    return None if text is None else [item.strip() for item in text.split(",") if item.strip()]
+
+
 def _whole(text: str, least: int) -> int:
     number = int(text) if text.isdecimal() and len(text) < 10 else -1
     if number < least:

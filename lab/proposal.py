@@ -1,4 +1,4 @@
-"""What an item of the queue asks to be run, as a commit: changed constants, an agent's edit, or an earlier run.
+"""What an item of the queue asks to be run, as a commit: changed constants, a patch, an agent's edit, an earlier run.
 
     proposal = propose(item, project, knowledge, "refs/heads/autoresearch/mar8", None, runs / run)
     advance(project, "refs/heads/autoresearch/mar8", proposal)          # once it is kept
@@ -18,12 +18,12 @@ from lab.briefing import gather, queued, running
 from lab.edits import edit_key
 from lab.errors import CardError, SettingError, StoreError
 from lab.facts import champion, main_track, tracks_of
-from lab.git import commit_blobs, full_hash, git, move_ref, repository_path, run_git
+from lab.git import apply_patch, commit_blobs, full_hash, git, move_ref, repository_path, run_git
 from lab.index import Index
-from lab.items import Item
+from lab.items import Item, says_its_edit
 from lab.knobs import set_constants
 from lab.sentinel import commit_of, script_of
-from lab.settings import load_settings
+from lab.settings import is_among, load_settings
 from lab.store import runs_dir
 from lab.tried import equal_run
 
@@ -32,11 +32,15 @@ MAX_SUBJECT_CHARACTERS = 200
 
 
 class Proposal(NamedTuple):
-    """A commit to run, with these `files` of the project over it; `tip` is where the session's branch was."""
+    """A commit to run, with these `files` of the project over it; `tip` is where the session's branch was.
+
+    `spent` is what the agent that made it says it has cost (`lab.agents.spent`).
+    """
 
     commit: str
     files: dict[str, bytes]
     tip: str | None
+    spent: dict[str, float]
 
 
 def propose(item: Item, project: Path, knowledge: Path, branch: str, agent: str | None, run_folder: Path) -> Proposal:
@@ -49,22 +53,21 @@ def propose(item: Item, project: Path, knowledge: Path, branch: str, agent: str 
     if item["replicates"]:
         return _earlier(item, project, knowledge, script)
     base, tip, config = _base(item, project, knowledge, branch, script)
-    if item["changes"] is None:
-        files = _asked(item, project, knowledge, base, agent, run_folder)
+    spent: dict[str, float] = {}
+    if item["changes"] is not None:
+        files = _changed(item, project, base, config, script)
+    elif item["patch"] is not None:
+        files = _patched(item, project, base)
     else:
-        try:
-            source = source_of(project, base, script).decode()
-            files = {script: set_constants(source, item["changes"], config, script).encode()}
-        except (SettingError, UnicodeDecodeError, RecursionError) as error:  # the latter from lists within lists
-            raise RefusedError(f"the changes cannot be made: {error}") from error
+        files, spent = _asked(item, project, knowledge, base, agent, run_folder)
     commit = _commit(project, base, files, one_line(item["description"], MAX_SUBJECT_CHARACTERS))
     if item["changes"] != {}:  # that is the baseline, which need not be new
         if commit == base:
-            who = "the agent changed" if item["changes"] is None else "these values change"
-            raise RefusedError(f"{who} nothing")
+            who = "these values change" if item["changes"] else "the patch changes"
+            raise RefusedError(f"{who if says_its_edit(item) else 'the agent changed'} nothing")
         if set(files) == {script}:  # which the key of an edit is of
             _refuse_duplicate(item, knowledge, files[script])
-    return Proposal(commit, {}, tip)
+    return Proposal(commit, {}, tip, spent)
 
 
 def advance(project: Path, branch: str, proposal: Proposal) -> str:
@@ -94,7 +97,7 @@ def _earlier(item: Item, project: Path, knowledge: Path, script: str) -> Proposa
     with Index(knowledge) as index:
         try:
             card = index.read(item["replicates"])
-            return Proposal(commit_of(card, project), {script: script_of(card, project)}, None)
+            return Proposal(commit_of(card, project), {script: script_of(card, project)}, None, {})
         except (StoreError, CardError) as error:
             raise RefusedError(f"there is nothing to repeat: {error}") from error
 
@@ -126,12 +129,44 @@ def _base(
     return head, None, config
 
 
+def _changed(item: Item, project: Path, base: str, config: dict[str, Any] | None, script: str) -> dict[str, bytes]:
+    """The script with the item's constants."""
+    try:
+        source = source_of(project, base, script).decode()
+        return {script: set_constants(source, item["changes"], config, script).encode()}
+    except (SettingError, UnicodeDecodeError, RecursionError) as error:  # the latter from lists within lists
+        raise RefusedError(f"the changes cannot be made: {error}") from error
+
+
+def _patched(item: Item, project: Path, base: str) -> dict[str, bytes]:
+    """The editable files as the item's patch leaves them."""
+    found = repository_path(project, project)
+    if found is None:
+        raise StoreError(f"{project} is in no git repository; experiments are commits")
+    top, below = found
+    names = load_settings(project).editable
+    try:
+        files = apply_patch(top, base, item["patch"].encode("utf-8", "surrogateescape"))
+    except StoreError as error:
+        raise RefusedError(f"the patch does not apply to {base[:12]}: {error}") from error
+    changed = {}
+    for name, content in files.items():
+        if not is_among(name, [below + editable for editable in names]):
+            raise RefusedError(f"the patch changes {one_line(name)}; only {', '.join(names)} may be edited")
+        if content is None:
+            raise RefusedError(f"the patch removes {one_line(name)}, or leaves no plain file there; edit it in place")
+        changed[name.removeprefix(below)] = content
+    return changed
+
+
 def _asked(
     item: Item, project: Path, knowledge: Path, base: str, agent: str | None, run_folder: Path
-) -> dict[str, bytes]:
-    """What the agent makes of the idea."""
+) -> tuple[dict[str, bytes], dict[str, float]]:
+    """What the agent makes of the idea, and what that cost."""
     if agent is None:
-        raise RefusedError("it names no `changes`, and this worker has no agent; requeue it for one with --agent CMD")
+        raise RefusedError(
+            "it says no edit (changes, patch), and this worker has no agent; requeue it for one with --agent CMD"
+        )
     with Index(knowledge) as index:
         known = item["track"] in [row["track"] for row in tracks_of(index)]
         found = gather(index, item["track"] if known else None, item["description"])

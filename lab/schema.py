@@ -23,7 +23,7 @@ CATEGORIES = (
     "architecture", "optimizer", "hyperparams", "activation", "attention", "embedding", "normalization",
     "regularization", "scheduling", "initialization", "simplification", "combination", "ablation", "other",
 )  # fmt: skip
-ERROR_KINDS = ("exception", "diverged", "oom", "setting", "data", "device", "interrupted", "killed", "timeout")
+ERROR_KINDS = ("exception", "diverged", "oom", "setting", "data", "device", "disk", "interrupted", "killed", "timeout")
 PHASES = ("import", "prepare", "compile", "train", "evaluate", "record")
 # What a decision packet may ask for, and what becomes of the commit.
 ACTIONS = ("promote", "branch_followup", "replicate", "retry", "abandon", "fix_and_retry", "investigate_crash")
@@ -38,6 +38,7 @@ EVENT_FIELDS = {
     ),
     "decide": ("status",),
     "retract": ("reason",),
+    "suspect": ("reason",),
     "confirm": ("reason",),
 }  # fmt: skip
 EVENT_KINDS = tuple(EVENT_FIELDS)
@@ -207,6 +208,8 @@ CARD = (
     Field("results", "object", False, "what was measured; null is unknown"),
     Field("results.val_bpb", "number", True, "validation bits per byte; null for a crash"),
     Field("results.val_bpb_stderr", "number", True, "standard error of val_bpb over the evaluation's text"),
+    Field("results.hidden_bpb", "number", True, "bits per byte of text that no run sees, from the checkpoint"),
+    Field("results.hidden_stderr", "number", True, "standard error of hidden_bpb over that text"),
     Field("results.delta", "number", True, "the metric minus the champion's of that moment"),
     Field("results.delta_stderr", "number", True, "standard error of delta"),
     Field("results.peak_vram_mb", "number", True, "peak memory, MiB"),
@@ -224,6 +227,7 @@ CARD = (
     Field("results.eval_tokens", "integer", True, "tokens evaluated on"),
     Field("results.loss_curve", "curve", True, "training loss: [step, seconds, loss]"),
     Field("seed", "integer", True, "seed of the run"),
+    Field("phases", "object", True, "seconds spent in each phase, by the recorder's clock"),
     Field("status", "status", False, "what became of the change"),
     Field("lesson", "text", True, "what was learnt"),
     Field("prior_knowledge_used", "texts", False, "ids of the cards that led here"),
@@ -347,6 +351,8 @@ def validate_event(event: Card) -> None:
         raise CardError(
             f"event field fields.status: {_shown(fields.get('status'))} is not allowed; it must be one of {allowed}"
         )
+    if kind == "suspect" and not fields.get("reason"):
+        raise CardError("event field fields.reason: a suspect event must say why")
     if not isinstance(fields.get("reason", ""), str):
         raise CardError(f"event field fields.reason: {_shown(fields['reason'])} is not allowed; it must be text")
 

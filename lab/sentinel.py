@@ -15,17 +15,18 @@ from typing import Any, NamedTuple
 
 from lab.belief import Belief, Node
 from lab.brief import one_line
-from lab.cards import card_path, machine, new_id
+from lab.cards import machine
 from lab.errors import LabError, SettingError, StoreError
+from lab.experiment import Experiment, Order
 from lab.facts import main_track
 from lab.git import full_hash, git
 from lab.index import Index
+from lab.interrupts import interruptible
 from lab.judgement import judgement
-from lab.runner import environment, interruptible, run_commit
-from lab.schema import Card, finite
+from lab.schema import Card, finite, metric_value
 from lab.settings import load_settings
 from lab.stats import median
-from lab.store import read_json, runs_dir
+from lab.store import runs_dir
 from lab.sweep import fresh_seeds
 from lab.tree import MIN_STEPS
 
@@ -34,7 +35,7 @@ SLOW_SHARE = 0.9  # of the champion's usual tokens per second here; less is a th
 # What must stand behind the noise before it tells a drift: repeats beyond the first of a configuration, or else steps
 # enough for their scatter to tell. An assumption about the noise convicts nobody.
 MIN_REPEATS = 2
-TAGS = "replicate,sentinel"
+TAGS = ("replicate", "sentinel")
 
 Row = dict[str, Any]
 
@@ -146,40 +147,27 @@ def script_of(card: Card, project: Path) -> bytes:
 
 
 def repeat(watch: Watch, project: Path, knowledge: Path) -> Card:
-    """Run the champion again as it ran, in a worktree of its commit, and return the card of that run.
+    """Run the champion again as it ran, in a checkout of its commit, and return the card of that run.
 
     LabError where it cannot be run, is interrupted or gives no result; StoreError where its script is not here.
     """
-    card, run = watch.card, new_id()
-    commit, files = commit_of(card, project), {load_settings(project).editable[0]: script_of(card, project)}
-    log = runs_dir(project) / run / "run.log"
+    card = watch.card
+    order = Order(
+        commit_of(card, project), {load_settings(project).editable[0]: script_of(card, project)},
+        f"repeat of {card['id']}: {one_line(card['hypothesis'] or 'no hypothesis')}", None, None,
+        card["category"], TAGS, watch.seed, card["track"],
+    )  # fmt: skip
     with interruptible():
-        code = run_commit(project, commit, files, environment(project, knowledge, _told(watch, run)), log)
-    path = card_path(knowledge, run)
-    if not path.exists():
-        raise LabError(f"the repeat of {card['id']} left no card (exit code {code}); {log} has what it said")
-    made = read_json(path)
-    if made["results"].get(card["metric"]) is None:
-        said = (made["error"] or {}).get("summary") or f"exit code {code}"
-        raise LabError(f"the repeat of {card['id']} gave no result: {said}; see {log}")
+        made = Experiment(project, knowledge, order).perform()
+    if metric_value(made) is None:
+        said = (made["error"] or {}).get("summary") or "it measured nothing"
+        raise LabError(f"the repeat of {card['id']} gave no result: {said}; see card {made['id']}")
     if made["track"] != card["track"]:
         raise SettingError(
             f"the repeat ran on track {made['track']}, the champion on {card['track']}: they do not compare; "
             "set AUTORESEARCH_TIME_BUDGET and the like as they were"
         )
     return made
-
-
-def _told(watch: Watch, run: str) -> dict[str, str]:
-    """What the repeat is told: who it is and what it is for."""
-    card = watch.card
-    return {
-        "AUTORESEARCH_RUN_ID": run,
-        "AUTORESEARCH_SEED": str(watch.seed),
-        "AUTORESEARCH_HYPOTHESIS": f"repeat of {card['id']}: {one_line(card['hypothesis'] or 'no hypothesis')}",
-        "AUTORESEARCH_TAGS": TAGS,
-        "AUTORESEARCH_CATEGORY": card["category"] or "",
-    }
 
 
 def judge(watch: Watch, card: Card) -> Found:

@@ -7,9 +7,11 @@ The section stands in pyproject.toml under a header line of its own; what it lea
 loop. Not covered: settings of one run, which are environment variables, and whether the files named exist.
 """
 
+import math
+import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +19,7 @@ from typing import Any, NamedTuple
 from lab.errors import SettingError
 from lab.schema import TYPES, is_number
 
+DEFAULT_BUDGET_SECONDS = 300.0  # prepare.py's, which nothing here may load
 _HEADER = rb"(?m)^[ \t]*\[[ \t]*tool[ \t]*\.[ \t]*autoresearch[ \t]*\]"
 
 
@@ -34,7 +37,8 @@ class Settings(NamedTuple):
     direction: str = "min"
     command: str = "uv run train.py"
     editable: tuple[str, ...] = ("train.py",)
-    frozen: tuple[str, ...] = ("prepare.py", "platform_utils.py", "lab")
+    frozen: tuple[str, ...] = ("prepare.py", "platform_utils.py", "evaluate.py", "lab")
+    second_look: str = ""
     embedder: str = ""
     knowledge_branch: str = "commons"
     noise: float = 0.0
@@ -70,6 +74,23 @@ def load_settings(folder: Path) -> Settings:
             raise SettingError(f"{path}: [tool.autoresearch] {name} = {value!r} is not allowed; it must be {words}")
     values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in section.items()}
     return Settings(**values)
+
+
+def time_budget() -> float:
+    """The seconds that a run trains for. SettingError where AUTORESEARCH_TIME_BUDGET is no number above 0."""
+    given = os.environ.get("AUTORESEARCH_TIME_BUDGET") or str(DEFAULT_BUDGET_SECONDS)
+    try:
+        budget = float(given)
+    except ValueError:
+        budget = 0.0
+    if not 0 < budget < math.inf:
+        raise SettingError(f"AUTORESEARCH_TIME_BUDGET={given!r} is not a number of seconds above 0")
+    return budget
+
+
+def is_among(path: str, named: Iterable[str]) -> bool:
+    """Whether a path is one of those named, or lies in a folder that is named."""
+    return any(path == name or path.startswith(f"{name}/") for name in named)
 
 
 def judging(knowledge: Path) -> Settings:
@@ -147,6 +168,10 @@ ALLOWED: dict[str, tuple[Callable[[Any], bool], str, str]] = {
     ),
     "editable": (*_PATHS, "what agents may edit"),
     "frozen": (*_PATHS, "what nobody may edit"),
+    "second_look": (
+        _matches(r"[^\x00-\x1f\x7f]*"), "empty, or a command on one line",
+        "evaluates a kept run again: gets its folder, prints JSON (docs/metric.md)",
+    ),
     "embedder": (
         _matches(r"|[A-Za-z_][\w.]*:[A-Za-z_]\w*"), 'empty, or a function such as "my_module:embed"',
         "makes vectors of texts, to rank ideas of equal structure by",

@@ -190,6 +190,12 @@ def is_alive(pid: int) -> bool:
     return True
 
 
+def is_below(path: Path, folder: Path) -> bool:
+    """Whether a path is a folder, or lies in it, as both are written."""
+    whole = folder.absolute()
+    return path.absolute() == whole or whole in path.absolute().parents
+
+
 def knowledge_dir(checkout: Path) -> Path:
     """Where the commons is: $KNOWLEDGE_DIR, else knowledge/ of the checkout.
 

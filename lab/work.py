@@ -3,11 +3,11 @@
     work(project, knowledge, session="mar8", agent="claude -p {prompt}", owner="me", once=True, idle_exit=0, tell=print)
 
 What runs is always a commit in a fresh checkout (`lab/proposal.py`). It stays reachable as refs/autoresearch/runs/RUN;
-one that is kept becomes the tip of autoresearch/SESSION, from which the next edit starts.
-Not covered: which device a run gets, several machines, and what a worker that was killed (kill -9) had started.
+one that is kept becomes the tip of autoresearch/SESSION, from which the next edit starts. What a worker that was killed
+(kill -9) has left is ended or finished by the next one that starts.
+Not covered: how a run is run (`lab/experiment.py`).
 """
 
-import hashlib
 import os
 import threading
 import time
@@ -18,27 +18,23 @@ from typing import Any
 
 from lab import leases
 from lab.agents import AgentError, RefusedError
-from lab.brief import one_line
 from lab.cards import card_path, join, machine, new_id, utc_now
-from lab.edits import edit_key
+from lab.engines import Engine
 from lab.errors import LabError, LeaseError, SettingError, StoreError
-from lab.git import full_hash, git, run_git
+from lab.experiment import Experiment, Order, tidy
+from lab.git import git
 from lab.index import Index
+from lab.interrupts import interruptible, undisturbed
 from lab.items import Item
 from lab.novelty import NOT_THE_IDEAS_FAULT
-from lab.outcome import record
-from lab.proposal import Proposal, advance, propose, source_of
-from lab.runlog import read_log
-from lab.runner import OvertimeError, environment, interruptible, run_commit, undisturbed
-from lab.schema import PHASES, Card, metric_value
-from lab.settings import load_settings
+from lab.proposal import Proposal, advance, propose
+from lab.proposers import needs_words
+from lab.schema import Card, metric_value
 from lab.store import read_json, replace, runs_dir
 
-NO_AGENT = "hpo"  # in the place of an agent: only items that say what to change
-START_UP_SECONDS = 600.0  # a run may take so long beyond twice its time budget
+PROPOSAL = "proposal.json"  # in a run's folder: what a worker goes on with where the one before it was killed
 POLL_SECONDS = 1.0
 MAX_AGENT_FAILURES = 3  # in a row: then it is not the ideas
-MAX_HYPOTHESIS_CHARACTERS = 2000
 
 Event = dict[str, Any]
 Tell = Callable[[Event], object]
@@ -53,20 +49,23 @@ def work(
     owner: str,
     once: bool = False,
     idle_exit: float | None = None,
+    engine: Engine | None = None,
     tell: Tell = lambda event: None,
 ) -> int:
     """Work until there has been nothing to do for `idle_exit` seconds (None: for ever); how many experiments it ran.
 
-    `agent` is a command line, or "hpo" for none. `tell` gets what happens: {"event": claimed, started, ended, failed,
-    released, lost or idle, "item", "description", ...}. An item that cannot be run as it is fails, and the work goes
-    on; LabError where it cannot, and InterruptedRunError at Ctrl-C or SIGTERM: then the item is given back.
+    `agent` is a command line; with "hpo" or "random" only items that say their whole edit are run. Experiments run on a
+    device of this machine, or on `engine`. `tell` gets what happens: {"event": claimed, waiting, started, warning,
+    ended, failed, released, lost or idle, "item", "description", ...}. An item that cannot be run as it is fails, and
+    the work goes on; LabError where it cannot, and InterruptedRunError at Ctrl-C or SIGTERM: then it is given back.
     """
     done = failures = 0
     idle_since: float | None = None
     director = os.environ.get("AUTORESEARCH_DIRECTOR_PID")
+    tidy(project)
     with interruptible():
         while director is None or str(os.getppid()) == director:
-            task = _Task(project, knowledge, session, agent, owner, tell)
+            task = _Task(project, knowledge, session, agent, owner, engine, tell)
             try:
                 found = task.claim()
                 if found:
@@ -108,16 +107,18 @@ def session_of(project: Path, named: str | None = None) -> str:
 class _Task:
     """An item being worked on, and by whom; `run` is the id of its run."""
 
-    def __init__(self, project: Path, knowledge: Path, session: str, agent: str, owner: str, tell: Tell) -> None:
-        self.project, self.knowledge, self.settings = project, knowledge, load_settings(project)
+    def __init__(
+        self, project: Path, knowledge: Path, session: str, agent: str, owner: str, engine: Engine | None, tell: Tell
+    ) -> None:
+        self.project, self.knowledge, self.engine = project, knowledge, engine
         self.session, self.owner, self.tell = session, owner, tell
-        self.agent = None if agent == NO_AGENT else agent
+        self.agent = agent if needs_words(agent) else None
         self.branch = f"refs/heads/autoresearch/{session}"
         self.run = new_id()
         self.folder = runs_dir(project) / self.run
         self.held = False  # whether the lease is ours to end
         self.item: Item = {}
-        self.proposal = Proposal("", {}, None)
+        self.proposal = Proposal("", {}, None, {})
 
     # The lease.
 
@@ -131,7 +132,7 @@ class _Task:
                         "ORDER BY timestamp DESC LIMIT 1",
                         machine(),
                     )  # what an earlier run found here: to ask the device takes seconds
-                able = {"agent": self.agent is not None} | (here or {})
+                able = {"agent": self.agent is not None, "anywhere": self.engine is not None} | (here or {})
                 item = leases.claim_next_experiment(self.knowledge, self.owner, pid=os.getpid(), **able)
                 if item:
                     self.item, self.held = item, True
@@ -151,7 +152,9 @@ class _Task:
             self.say("lost", reason=str(error))
 
     def say(self, event: str, **more: Any) -> None:
-        """Tell what happens."""
+        """Tell what happens; how a run comes along, which it says each second, is for who watches only one."""
+        if event == "progress":
+            return
         about = {"item": self.item["id"], "description": self.item["description"]}
         self.tell({"event": event, "at": utc_now()} | about | more)
 
@@ -182,6 +185,10 @@ class _Task:
     def run_item(self) -> None:
         """The whole of it, to the end of the lease."""
         try:
+            if self.has_run():
+                with undisturbed():
+                    self.finish()
+                return
             with self.renewed():
                 where = (self.project, self.knowledge, self.branch)
                 self.proposal = propose(self.item, *where, self.agent, self.folder)
@@ -209,64 +216,37 @@ class _Task:
                     self.say("released", reason=str(error))
             raise
 
-    def execute(self) -> None:
-        """Run the commit; the run, or whoever noticed its end, leaves the card."""
-        run_git(self.project, "update-ref", f"refs/autoresearch/runs/{self.run}", self.proposal.commit)
-        self.say("started", run=self.run, commit=self.proposal.commit)
-        told = environment(self.project, self.knowledge, self.told())
-        limit = 2 * (leases.lease_seconds() - leases.MARGIN_SECONDS) + START_UP_SECONDS
-        late = {"kind": "timeout", "summary": f"took longer than {limit:g} s, the limit for this time budget"}
-        try:
-            commit, files, _ = self.proposal
-            log = self.folder / "run.log"
-            code = run_commit(self.project, commit, files, told, log, limit, lambda: self.record(late))
-        except OvertimeError:
-            return  # the card says so
-        with undisturbed():
-            self.record(_silent_end(code))
+    def has_run(self) -> bool:
+        """Whether a worker that was killed had run the item to its end: then its run is taken for ours."""
+        if self.item["run"] is None:
+            return False
+        before, self.run = self.run, self.item["run"]
+        folder = runs_dir(self.project) / self.run
+        if not self.measured() or not (folder / PROPOSAL).exists():
+            self.run = before
+            return False
+        known, self.folder = read_json(folder / PROPOSAL), folder
+        self.proposal = Proposal(known["commit"], {}, known["tip"], {})
+        return True
 
-    def told(self) -> dict[str, str]:
-        """What the run is told: who it is and what it is for."""
+    def execute(self) -> Card:
+        """Run the commit and return its card."""
         item = self.item
-        seed = {} if item["seed"] is None else {"AUTORESEARCH_SEED": str(item["seed"])}
-        return seed | {
-            "AUTORESEARCH_RUN_ID": self.run,
-            "AUTORESEARCH_SESSION": self.session,
-            "AUTORESEARCH_AGENT": self.owner,
-            "AUTORESEARCH_HYPOTHESIS": one_line(item["description"], MAX_HYPOTHESIS_CHARACTERS),
-            "AUTORESEARCH_CATEGORY": item["category"] or "",
-            "AUTORESEARCH_TAGS": ",".join(self.tags()),
-        }
+        proposal = {"item": item["id"], "commit": self.proposal.commit, "tip": self.proposal.tip}
+        replace(self.folder / PROPOSAL, proposal)
+        leases.heartbeat(self.knowledge, item["id"], item["lease"]["token"], self.owner, run=self.run)
+        order = Order(
+            self.proposal.commit, self.proposal.files, item["description"], self.session, self.owner,
+            item["category"], self.tags(), item["seed"], item["track"], item["requires"],
+        )  # fmt: skip
+        experiment = Experiment(
+            self.project, self.knowledge, order, run=self.run, engine=self.engine, tell=self.say,
+        )  # fmt: skip
+        return experiment.perform()
 
     def tags(self) -> list[str]:
         """What the card is tagged with."""
         return list(dict.fromkeys([self.item["mode"], *(["replicate"] if self.item["replicates"] else [])]))
-
-    def record(self, error: dict[str, Any]) -> Card:
-        """The card of the run; where it left none, a crash with the last lines of its log and what `error` says."""
-        path = card_path(self.knowledge, self.run)
-        if not path.exists():
-            start = self.folder / "start.json"
-            if not start.exists():
-                replace(start, self.facts())
-            said = read_log(self.folder / "run.log", self.settings.metric, crashed=True)["error"]
-            record(self.folder, said | {"phase": read_json(start).get("phase")} | error)
-        return read_json(path)
-
-    def facts(self) -> dict[str, Any]:
-        """What is known of a run that ended before it could say so itself, such as of a script that does not parse."""
-        script = self.settings.editable[0]
-        commit = self.proposal.commit
-        source = self.proposal.files.get(script) or source_of(self.project, commit, script)
-        return {
-            "run_id": self.run, "timestamp": utc_now(), "phase": PHASES[0],
-            "knowledge_dir": str(self.knowledge.absolute()),
-            "commit": commit, "parent_commit": full_hash(self.project, f"{commit}~1"),
-            "metric": self.settings.metric, "direction": self.settings.direction, "track": self.item["track"],
-            "train_sha256": hashlib.sha256(source).hexdigest(), "edit_key": edit_key(source), "seed": self.item["seed"],
-            "hypothesis": one_line(self.item["description"], MAX_HYPOTHESIS_CHARACTERS), "session": self.session,
-            "agent": self.owner, "tags": self.tags(), "category": self.item["category"],
-        }  # fmt: skip
 
     # What comes of it.
 
@@ -278,9 +258,12 @@ class _Task:
     def finish(self) -> None:
         """Go on from the commit where it is kept, end the lease, and tell."""
         card = read_json(card_path(self.knowledge, self.run))
-        if self.item["cards"]:
-            card = join(self.knowledge, card, "annotate", {"prior_knowledge_used": self.item["cards"]})
-        ahead = card["status"] == "keep" and not self.item["replicates"]
+        said = {"prior_knowledge_used": self.item["cards"]} if self.item["cards"] else {}
+        if self.proposal.spent:
+            said["results"] = self.proposal.spent
+        if said:
+            card = join(self.knowledge, card, "annotate", said)
+        ahead = card["status"] == "keep" and not card["quarantined"] and not self.item["replicates"]
         moved = advance(self.project, self.branch, self.proposal) if ahead else None
         error = card["error"] or {}
         if error.get("kind") in NOT_THE_IDEAS_FAULT:
@@ -291,14 +274,5 @@ class _Task:
         self.say(
             "ended", card=card["id"], status=card["status"], metric=card["metric"], result=metric_value(card),
             delta=card["results"].get("delta"), action=(card["decision"] or {}).get("action"),
-            summary=error.get("summary"), branch=moved,
+            summary=error.get("summary"), suspect=card["quarantined"], branch=moved,
         )  # fmt: skip
-
-
-def _silent_end(code: int) -> dict[str, Any]:
-    """What the error of a run is that ended with this exit code and left no card; {}: what its log says."""
-    if code == 0:
-        return {"summary": "the command ended well and recorded nothing; it must use lab.recorder"}
-    if code < 0 or code > 128:  # by a signal, which a shell tells as 128 + its number
-        return {"kind": "killed", "summary": f"killed: exit code {code}"}
-    return {}

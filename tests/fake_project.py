@@ -60,7 +60,7 @@ class FakeProject:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("AUTORESEARCH_")}
         self.environment = inherited | {
             "GIT_CONFIG_GLOBAL": os.devnull, "TMPDIR": str(folder.parent / "temporary"), "TOY_LOG": str(self.log),
-            "KNOWLEDGE_DIR": str(self.knowledge),
+            "KNOWLEDGE_DIR": str(self.knowledge), "AUTORESEARCH_SLOTS": str(folder.parent / "slots"),
         }  # fmt: skip
         for command in (("init", "-q", "-b", "main"), ("add", "."), ("commit", "-q", "-m", "the baseline")):
             self.git(*command)

@@ -12,10 +12,10 @@ ROOT = Path(__file__).parent.parent
 FLOORS = (
     {"errors", "vocabulary"},
     {"schema"},
-    {"store", "locks", "settings", "git", "download", "catalogue"},
+    {"store", "locks", "settings", "git", "interrupts", "memory", "keeper", "download", "catalogue"},
     {
         "stats", "effects", "edits", "knobs", "rewrites", "words", "ideas", "likeness", "novelty", "brief",
-        "lineage", "tables", "guess", "columns", "datasets", "page", "response",
+        "lineage", "tables", "guess", "columns", "datasets", "page", "response", "envelope", "ranges", "nvidia", "engines",
     },
     {"belief"},
     {"tree"},
@@ -28,14 +28,16 @@ FLOORS = (
     {"steps", "report"},
     {"mirror", "index", "merge", "witness", "salvage"},
     {"judgement"},
-    {"facts", "briefing", "tried"},
+    {"facts", "briefing", "tried", "losses"},
     {"waiting", "guard", "situation"},
     {"planning"},
-    {"morning", "library", "synthesis", "canvas", "progress", "plots", "export", "ledger", "sync", "setup", "doctor"},
+    {"morning", "hpo", "library", "synthesis", "canvas", "progress", "plots", "export", "ledger", "sync", "setup", "doctor"},
     {"outcome", "recorder"},
-    {"runlog", "runner", "crew", "status"},
-    {"agents", "sentinel"},
-    {"proposal"},
+    {"runlog", "runner", "checkouts", "devices", "foreign", "crew", "status", "recheck"},
+    {"engines.demand", "engines.parcel", "engines.node", "engines.cluster", "engines.ray"},
+    {"agents", "experiment"},
+    {"sentinel", "current"},
+    {"proposal", "proposers"},
     {"work"},
     {"supply"},
     {"director"},
@@ -46,18 +48,19 @@ PURE = {
     "stats", "effects", "belief", "tree", "findings", "decide", "novelty", "likeness", "ideas", "words",
     "vocabulary", "edits", "rewrites", "brief", "report", "steps", "lineage", "runs", "guess", "sweep",
     "scatter", "confirming", "audit", "strategy", "bandit", "response", "world", "recombine", "suggest", "knobs",
-    "limits",
+    "limits", "envelope", "ranges",
 }  # fmt: skip
 # What a command that reads, or a run on its way up, loads: nothing that is installed.
 STANDARD_LIBRARY_ONLY = set(FLOOR) - {
-    "locks", "download", "datasets", "settings", "canvas", "progress", "plots", "export", "page", "status",
+    "locks", "devices", "download", "datasets", "settings", "canvas", "progress", "plots", "export", "page", "status",
+    "hpo", "engines.cluster", "engines.ray", "engines.node",
 }  # fmt: skip
 SCRIPTS = {path.stem for path in ROOT.glob("*.py")}
-SCRIPT_IMPORTS = {"train": {"prepare", "platform_utils"}, "prepare": {"platform_utils"}}
+SCRIPT_IMPORTS = {name: {"prepare", "platform_utils"} - {name} for name in ("train", "prepare", "evaluate")}
 MODULES = {
-    ".".join(path.relative_to(ROOT / "lab").with_suffix("").parts): path
+    ".".join(path.relative_to(ROOT / "lab").with_suffix("").parts).removesuffix(".__init__"): path
     for path in (ROOT / "lab").rglob("*.py")
-    if path.name != "__init__.py"
+    if path != ROOT / "lab" / "__init__.py"
 }
 
 

@@ -172,7 +172,7 @@ def test_an_event_that_breaks_the_card_is_not_written(tmp_path):
     said = message_of(CardError, join, tmp_path, card, "annotate", {"id": "b" * 12})
     assert said == "an event of kind annotate cannot change 'id'"
     said = message_of(CardError, join, tmp_path, card, "applaud", {})
-    assert said == "event field kind: 'applaud' is not allowed; it must be one of annotate, decide, retract, confirm"
+    assert said == "event field kind: 'applaud' is not allowed; it must be one of annotate, decide, retract, suspect, confirm"
     said = message_of(StoreError, join, tmp_path, card, "annotate", {"config_diff": {"LR": [1, float("nan")]}})
     assert said == "fields.config_diff.LR[1]: nan is not a finite number; an unknown value is null"
     assert not (tmp_path / "events").exists()
@@ -254,6 +254,14 @@ def test_a_confirmation_lifts_a_quarantine(tmp_path):
     assert read_json(card_path(tmp_path, suspect["id"]))["quarantined"] == "half the usual speed"
 
 
+def test_a_suspicion_stays_until_somebody_confirms_the_run(tmp_path):
+    card = add_card(tmp_path, KEPT)
+    suspect = join(tmp_path, join(tmp_path, card, "confirm", {}), "suspect", {"reason": "half the usual speed"})
+    assert (suspect["quarantined"], suspect["confirmed"], suspect["status"]) == ("half the usual speed", None, "keep")
+    confirmed = join(tmp_path, suspect, "confirm", {})
+    assert (confirmed["quarantined"], confirmed["confirmed"]) == (None, True)
+
+
 def test_retract_card(tmp_path):
     card = add_card(tmp_path, KEPT | {"id": "a" * 12})
     assert message_of(CardError, retract_card, tmp_path, "aaa", " ") == "a retraction needs a reason"
@@ -292,6 +300,7 @@ SAID = st.one_of(
     st.tuples(st.just("annotate"), ANNOTATIONS),
     st.tuples(st.just("decide"), st.builds(dict, status=st.sampled_from(["keep", "revert", "inconclusive"]))),
     st.tuples(st.just("retract"), REASONS),
+    st.tuples(st.just("suspect"), st.just({"reason": "slow"})),
     st.tuples(st.just("confirm"), REASONS),
 )
 TIMES = st.sampled_from([f"2026-01-0{day}T00:00:00.000Z" for day in range(1, 4)])

@@ -148,28 +148,40 @@ def branches(agent: Agent, line: str) -> Steps:
 
 @rule("git switch -q --detach")
 def repeats_a_commit(agent: Agent, line: str) -> Steps:
+    agent.clone.git("checkout", "-q", "HEAD", "--", "train.py", folder=agent.folder)
     yield
     assert agent.head() == agent.clone.environment["COMMIT"]
 
 
-@rule("git commit -q train.py -m")
-def commits(agent: Agent, line: str) -> Steps:
+@rule("uv run worker.py run -m")
+def runs(agent: Agent, line: str) -> Steps:
     agent.edit()
-    before = agent.head()
-    yield
-    assert (agent.head("HEAD~1"), agent.files()) == (before, "train.py")
-    assert agent.clone.git("log", "-1", "--format=%s", folder=agent.folder) in line
+    before, script = len(agent.clone.cards()), (agent.folder / "train.py").read_text()
+    done = yield
+    card = agent.clone.cards()[0]
+    agent.clone.environment["CARD"] = card["id"]
+    assert len(agent.clone.cards()) == before + 1
+    assert card["hypothesis"] in line and card["error"] is None
+    assert agent.clone.git("show", f"{card['commit']}:train.py", folder=agent.folder) == script.rstrip("\n")
+    kept, stays = card["status"] == "keep", "as it is, to be run again" in done.stdout
+    assert (agent.head() == card["commit"]) == kept
+    edited = agent.clone.git("status", "--porcelain", "--untracked-files=no", folder=agent.folder)
+    assert edited == (" M train.py" if stays else "")
 
 
-@rule("git commit -q --amend --no-edit train.py")
-def mends(agent: Agent, line: str) -> Steps:
-    agent.edit()
-    agent.clone.git("commit", "-qm", "a slip", "train.py")
-    before, parent = agent.head(), agent.head("HEAD~1")
+@rule("uv run worker.py run --replicate --seed 43")
+def runs_with_another_seed(agent: Agent, line: str) -> Steps:
+    before = len(agent.clone.cards())
+    yield
+    card = agent.clone.cards()[0]
+    assert (len(agent.clone.cards()), card["seed"], card["tags"]) == (before + 1, 43, ["replicate"])
+
+
+@rule("git checkout -q HEAD -- train.py")
+def takes_back(agent: Agent, line: str) -> Steps:
     agent.edit()
     yield
-    assert agent.head() != before
-    assert (agent.head("HEAD~1"), agent.files()) == (parent, "train.py")
+    assert agent.clone.git("status", "--porcelain", "--untracked-files=no", folder=agent.folder) == ""
 
 
 @rule("git reset", "git clean")
@@ -183,30 +195,6 @@ def leaves_the_cards(agent: Agent, line: str) -> Steps:
         assert agent.clone.git("status", "--porcelain", "--untracked-files=no", folder=agent.folder) == ""
 
 
-@rule("uv run train.py > run.log 2>&1")
-def runs(agent: Agent, line: str) -> Steps:
-    before = len(agent.clone.cards())
-    yield
-    assert len(agent.clone.cards()) == before + 1
-    assert agent.clone.cards()[0]["commit"] == agent.head()
-    agent.clone.environment["CARD"] = agent.clone.cards()[0]["id"]
-
-
-@rule("AUTORESEARCH_SEED=43 uv run train.py > run.log 2>&1")
-def runs_with_another_seed(agent: Agent, line: str) -> Steps:
-    yield from runs(agent, line)
-    assert agent.clone.cards()[0]["seed"] == 43
-
-
-@rule("tail -n")
-def shows_the_packet(agent: Agent, line: str) -> Steps:
-    done = yield
-    lines = done.stdout.splitlines()
-    assert [words for words in lines if words.startswith(f"card:             {agent.clone.cards()[0]['id']}")]
-    assert [words for words in lines if words.startswith("  do  ")]
-    assert [words for words in lines if words.startswith("peak_vram_mb: ")]
-
-
 @rule("uv run commons.py annotate")
 def annotates(agent: Agent, line: str) -> Steps:
     yield
@@ -218,7 +206,7 @@ def annotates(agent: Agent, line: str) -> Steps:
 @rule("uv run commons.py init")
 def excludes(agent: Agent, line: str) -> Steps:
     yield
-    assert agent.clone.git("check-ignore", "knowledge/cards/x.json", "run.log").split() == ["knowledge/cards/x.json"]
+    assert agent.clone.git("check-ignore", "knowledge/cards/x.json") == "knowledge/cards/x.json"
     assert (agent.folder / "knowledge" / "cards").is_dir()
 
 
@@ -308,7 +296,6 @@ def takes_over(agent: Agent, line: str) -> Steps:
 
 @rule("git worktree remove --force ../experiment-1")
 def clears_away(agent: Agent, line: str) -> Steps:
-    (agent.folder.parent / "experiment-1" / "run.log").touch()
     yield
     assert not (agent.folder.parent / "experiment-1").exists()
 

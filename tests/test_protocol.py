@@ -221,6 +221,8 @@ def client_read(knowledge, card_id):
         elif event["kind"] == "retract":
             card["status_before"] = card.get("status_before") or card["status"]
             card.update(status="retracted", retraction_reason=fields.get("reason"))
+        elif event["kind"] == "suspect":
+            card.update(confirmed=None, quarantined=event["fields"]["reason"])
         elif event["kind"] == "confirm":
             card.update(confirmed=True, quarantined=None)
     return card
@@ -263,6 +265,7 @@ def said_about(card_ids):
         ),
         "decide": st.builds(dict, status=st.sampled_from(["keep", "revert", "inconclusive"])),
         "retract": st.fixed_dictionaries({}, optional={"reason": st.text(max_size=3)}),
+        "suspect": st.builds(dict, reason=st.text(min_size=1, max_size=3)),
         "confirm": st.just({}),
     }
     assert set(fields) == set(EVENT_FIELDS)

@@ -30,10 +30,9 @@ run = recorder.start(__file__)
 print(run.watcher.pid, flush=True)
 run.update(config={"DEPTH": 8}, platform={"device": "cpu"}, track="t", seed=42, preset="small")
 """
-FINISH = """
-run.log_loss(0, 0.0, 5.0)
-run.finish({"val_bpb": 1.5, "val_bpb_stderr": 0.001, "num_steps": 10})
-"""
+LOSS = "\nrun.log_loss(0, 0.0, 5.0)\n"
+END = '\nrun.finish({"val_bpb": 1.5, "val_bpb_stderr": 0.001, "num_steps": 10})\n'
+FINISH = LOSS + END
 # Runs ACTION at the N-th file operation from here on.
 FAULT = """
 count = 0
@@ -136,7 +135,7 @@ def test_a_finished_run(checkout):
     assert {name: value for name, value in card["results"].items() if value is not None} == {
         "val_bpb": 1.5, "val_bpb_stderr": 0.001, "num_steps": 10, "loss_curve": [[0, 0.0, 5.0]],
     }  # fmt: skip
-    assert card["artifacts"] == {"files": ["start.json", "summary.json", "train.py"]}
+    assert card["artifacts"] == {"files": ["losses.jsonl", "start.json", "summary.json", "train.py"]}
     assert (folder / "train.py").read_text() == (checkout.folder / "train.py").read_text()
     assert read_json(folder / "start.json")["phase"] == "record"
     assert read_json(folder / "summary.json") == {
@@ -237,7 +236,7 @@ def sweep(tmp_path, action, count):
     def one(number):
         checkout = Checkout(tmp_path / str(number))
         fault = FAULT.replace("ACTION", action).replace("N:", f"{number}:")
-        code, output, _ = checkout.run(fault + FINISH + 'print("finished", count)')
+        code, output, _ = checkout.run(LOSS + fault + END + 'print("finished", count)')
         return checkout, code, output
 
     with ThreadPoolExecutor(3) as pool:
@@ -409,7 +408,7 @@ def test_a_card_that_cannot_be_written_leaves_the_results(checkout):
         f"the folder writable; the results are safe in {folder}/summary.json\n",
     )
     assert read_json(folder / "summary.json")["val_bpb"] == 1.5
-    assert sorted(os.listdir(folder)) == ["start.json", "summary.json", "train.py"]
+    assert sorted(os.listdir(folder)) == ["losses.jsonl", "start.json", "summary.json", "train.py"]
 
 
 def test_a_card_for_which_the_disk_is_too_full_is_made_by_the_watcher(checkout):
@@ -434,7 +433,7 @@ def test_a_disk_that_is_full(checkout):
         f"error: cannot write {checkout.knowledge}/cards/{folder.name}.json: {full}\n",
     )
     assert checkout.card()["error"]["kind"] == "killed"  # the watcher has no such limit
-    assert sorted(os.listdir(folder)) == ["decision.md", "start.json", "train.py"]
+    assert sorted(os.listdir(folder)) == ["decision.md", "losses.jsonl", "start.json", "train.py"]
 
 
 @pytest.mark.parametrize(

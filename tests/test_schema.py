@@ -95,7 +95,7 @@ REFUSALS = [
                              "or null"),
     (card(error={"summary": "x", "tail": []}),
      "card field error.kind: null is not allowed; it must be one of exception, diverged, oom, setting, "
-     "data, device, interrupted, killed, timeout"),
+     "data, device, disk, interrupted, killed, timeout"),
     (card(status="crash"), "card field results.val_bpb: 0.99 is not allowed; a crash has no result, it must be null"),
     (card(results={}), "card field results.val_bpb: null is not allowed; a card with status keep needs a result"),
     (card(results={"val_bpb": 1.0, "delta": math.nan}),
@@ -171,7 +171,8 @@ def test_a_number_that_no_other_reader_could_hold():
         ({"timestamp": "2026"}, "event field timestamp: '2026' is not allowed; it must be a UTC time such as "
                                 "2026-01-31T12:00:00.000Z"),
         ({"kind": "applaud"}, "event field kind: 'applaud' is not allowed; it must be one of annotate, decide, "
-                              "retract, confirm"),
+                              "retract, suspect, confirm"),
+        ({"kind": "suspect"}, "event field fields.reason: a suspect event must say why"),
         ({"fields": []}, "event field fields: [] is not allowed; it must be an object"),
         ({"fields": {"results": 1}}, "event field fields.results: 1 is not allowed; it must be an object"),
         ({"fields": {"results": None}}, "event field fields.results: null is not allowed; it must be an object"),

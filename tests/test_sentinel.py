@@ -53,6 +53,7 @@ class Box:
             if not name.startswith("AUTORESEARCH_") and name != "KNOWLEDGE_DIR"
         }
         self.environment = inherited | {"GIT_CONFIG_GLOBAL": os.devnull, "TMPDIR": str(folder.parent / "temporary")}
+        self.environment["AUTORESEARCH_SLOTS"] = str(folder.parent / "slots")
         (folder.parent / "temporary").mkdir(exist_ok=True)
         self.git("init", "-q", "-b", "main")
 
@@ -89,7 +90,7 @@ class Box:
     def is_clean(self):
         """No checkout is left, in git's books or on disk, and the repository's own was not touched."""
         worktrees = self.git("worktree", "list", "--porcelain").count("worktree ")
-        left = list((self.folder.parent / "temporary").glob("autoresearch-*"))
+        left = [path for path in (self.folder / ".worktrees").glob("*") if path.name != ".gitignore"]
         return (worktrees, left, self.git("status", "--porcelain")) == (1, [], "")
 
 
@@ -121,7 +122,8 @@ def copy(story, tmp_path):
         tmp_path / "box/knowledge",
         tmp_path / "box/train.py",
     )
-    again.environment = box.environment | {"TMPDIR": str(tmp_path / "temporary")}
+    ours = {"TMPDIR": str(tmp_path / "temporary"), "AUTORESEARCH_SLOTS": str(tmp_path / "slots")}
+    again.environment = box.environment | ours
     (tmp_path / "temporary").mkdir()
     return again, champion
 
@@ -174,7 +176,7 @@ def test_the_champion_is_run_again_as_it_ran(copy):
     assert card["hypothesis"] == f"repeat of {champion['id']}: effect -0.01"
     assert card["platform"]["machine"] == machine()
     log = (box.folder / "runs" / card["id"] / "run.log").read_text()
-    assert log.startswith(f"cwd {box.environment['TMPDIR']}/autoresearch-")
+    assert log == f"cwd {box.folder}/.worktrees/{card['id']}\n"
     assert box.is_clean()
     assert box.sentinel("--every", "2").stdout.startswith("not due: ")
     assert box.sentinel("--now").returncode == 0
@@ -250,7 +252,7 @@ def test_a_commit_that_is_not_here_is_named(copy):
 @pytest.mark.parametrize(
     ("environment", "said"),
     [
-        ({"TOY_DRIFT": "10"}, "gave no result: AssertionError: off the scale; see {log}"),
+        ({"TOY_DRIFT": "10"}, "gave no result: AssertionError: off the scale; see card {card}"),
         ({"TOY_TRACK": "toy/fast"}, "ran on track toy/fast, the champion on toy/box: they do not compare; "),
     ],
 )
@@ -259,7 +261,7 @@ def test_a_repeat_that_says_nothing_is_an_error(copy, environment, said):
     done = box.sentinel("--now", **environment)
     (card,) = box.cards("sentinel")
     assert (done.returncode, done.stdout) == (2, "")
-    assert said.format(log=box.folder / "runs" / card["id"] / "run.log") in done.stderr
+    assert said.format(card=card["id"]) in done.stderr
     assert done.stderr.count("\n") == 1 and box.is_clean()
 
 
@@ -322,6 +324,7 @@ def test_an_experiment_that_is_not_training(tmp_path):
     (sorting / ".gitignore").write_text("knowledge/\nruns/\n__pycache__/\n")
     box.environment = os.environ | {
         "AUTORESEARCH_TIME_BUDGET": "0.2", "GIT_CONFIG_GLOBAL": os.devnull, "TMPDIR": str(tmp_path / "temporary"),
+        "AUTORESEARCH_SLOTS": str(tmp_path / "slots"),
         "PYTHONDONTWRITEBYTECODE": "1",
     }  # fmt: skip
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)

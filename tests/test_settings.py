@@ -19,6 +19,7 @@ direction = "max"
 command = "python sort.py"
 editable = ["sort.py", "kernels/merge.py"]
 frozen = []
+second_look = "python again.py"
 knowledge_branch = "team/knowledge"
 """
 
@@ -44,12 +45,13 @@ def test_every_setting_is_read(tmp_path):
         command="python sort.py",
         editable=("sort.py", "kernels/merge.py"),
         frozen=(),
+        second_look="python again.py",
         knowledge_branch="team/knowledge",
     )
 
 
 def test_the_defaults_are_what_this_repository_says():
-    assert load_settings(ROOT) == Settings()
+    assert load_settings(ROOT) == Settings(second_look="uv run evaluate.py")
 
 
 @pytest.mark.parametrize("text", ["", "[project]\nname = 'x'\n", "[tool.autoresearch]\n", "[tool.ruff]\n"])

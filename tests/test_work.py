@@ -16,6 +16,7 @@ import pytest
 from fake_project import lives, names
 
 import lab.agents
+import lab.experiment
 import lab.leases
 import lab.work
 from lab.cards import load_cards, machine
@@ -140,7 +141,7 @@ class Box:
 
     def is_clean(self):
         """No checkout is left, and the repository's own was not touched."""
-        left = list((self.folder.parent / "temporary").glob("autoresearch-*"))
+        left = [path for path in (self.folder / ".worktrees").glob("*") if path.name != ".gitignore"]
         return (self.git("worktree", "list", "--porcelain").count("worktree "), left, self.git("status", "-s")) == (
             1, [], "",
         )  # fmt: skip
@@ -161,6 +162,7 @@ def surroundings(monkeypatch, tmp_path):
     (tmp_path / "temporary").mkdir()
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    monkeypatch.setenv("AUTORESEARCH_SLOTS", str(tmp_path / "slots"))
     monkeypatch.setattr("tempfile.tempdir", None)
 
 
@@ -207,7 +209,7 @@ def test_the_baseline_is_run_and_kept(box):
     assert events[2] | {"at": None} == {
         "event": "ended", "at": None, "item": item["id"], "description": "the baseline", "card": card["id"],
         "status": "keep", "metric": "val_bpb", "result": 1.1, "delta": None, "action": "promote", "summary": None,
-        "branch": f"autoresearch/s is at {card['commit'][:12]}",
+        "suspect": None, "branch": f"autoresearch/s is at {card['commit'][:12]}",
     }  # fmt: skip
     assert box.is_clean()
 
@@ -428,14 +430,14 @@ def test_a_run_that_is_killed_is_tried_again(copy):
 
 
 def test_a_run_beyond_its_time_is_ended(copy, monkeypatch):
-    monkeypatch.setattr(lab.work, "START_UP_SECONDS", 1.0)
+    monkeypatch.setattr(lab.experiment, "START_UP_SECONDS", 1.0)
     monkeypatch.setenv("AUTORESEARCH_TIME_BUDGET", "1")
     copy.add("hangs", changes={"MODE": "hangs"})
     events = copy.work()
     card = load_cards(copy.knowledge)[0]
     assert names(events) == ["claimed", "started", "ended", "idle"]
     assert (card["status"], card["error"]["kind"]) == ("crash", "timeout")
-    assert card["error"]["summary"] == "took longer than 3 s, the limit for this time budget"
+    assert card["error"]["summary"] == "took longer than 3 s, its limit"
     child = int(card["error"]["tail"][-1].split()[1])
     until(lambda: not lives(child))
     assert copy.is_clean()
@@ -583,14 +585,14 @@ def test_after_kill_9_another_worker_does_the_item(copy):
     log = until(lambda: [path for path in logs("*/run.log") if "child" in path.read_text()], process)[0]
     process.kill()
     process.communicate()
-    # What it had started goes on (for now), and leaves its card when it ends.
-    os.killpg(int(log.read_text().split()[1]), signal.SIGKILL)
-    until(lambda: len(load_cards(copy.knowledge)) == 2)
+    child = int(log.read_text().split()[-1])
+    until(lambda: not lives(child) and len(load_cards(copy.knowledge)) == 2)  # its keeper has ended what it had started
     events = copy.work(owner="second")
     assert names(events) == ["claimed", "started", "ended", "idle"] and events[2]["status"] == "keep"
     found = copy.item(item["id"])
     assert (found["status"], found["attempts"], found["card"]) == ("completed", 2, events[2]["card"])
-    assert load_cards(copy.knowledge)[1]["error"]["kind"] == "killed"
+    assert load_cards(copy.knowledge)[1]["error"]["kind"] == "interrupted"
+    assert copy.is_clean()
 
 
 def test_a_lease_is_renewed_while_the_run_goes_on(copy, monkeypatch):
