@@ -6,7 +6,8 @@
     uv run worker.py sentinel                   the champion once more where it is due: has the machine drifted?
     uv run worker.py --help                     all commands
 
-Exit codes: 0 done, or nothing was due; 1 the run crashed, or the machine has drifted; 2 it could not be done; 130 and 143 interrupted.
+Exit codes: 0 done, or nothing was due; 1 the run crashed, or the machine has drifted; 2 it could not be done; 130 and
+143 interrupted.
 Not covered: reading the commons (commons.py) and deciding what to run (director.py).
 """
 

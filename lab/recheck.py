@@ -4,8 +4,8 @@
     judge_gap(1.912, 1.957, 0.02, [(1.950, 1.941), (1.931, 1.925)], "min")    # the reason, or None
 
 The command of the setting `second_look` gets the run's folder and prints, as its last line, one JSON object: the metric
-under its name, `hidden_bpb`, their standard errors over the text `hidden_stderr` and `val_stderr`, and `suspect`, a text
-where the run's checkpoint does not do what the run has said. Unknown is null. In this repository it is evaluate.py.
+under its name, `hidden_bpb`, the standard errors of both over text, `val_stderr` and `hidden_stderr`, and `suspect`, a
+text where the run's weights do not do what the run has said. Unknown is null. In this repository it is evaluate.py.
 Not covered: the evaluation itself, and where the command runs (`run`).
 """
 

@@ -12,11 +12,11 @@ ROOT = Path(__file__).parent.parent
 
 
 def contents(home):
-    """{path: bytes} of all that is there, the index aside, which a reader may build."""
+    """{path: bytes} of all that is there but two indexes: a reader may build ours, and `git diff` renew git's."""
     return {
         str(path.relative_to(home)): path.read_bytes()
         for path in sorted(home.rglob("*"))
-        if path.is_file() and not path.name.startswith("index.sqlite")
+        if path.is_file() and not path.name.startswith("index.sqlite") and path != home / ".git" / "index"
     }
 
 

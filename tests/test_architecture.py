@@ -15,7 +15,8 @@ FLOORS = (
     {"store", "locks", "settings", "git", "interrupts", "memory", "keeper", "download", "catalogue"},
     {
         "stats", "effects", "edits", "knobs", "rewrites", "words", "ideas", "likeness", "novelty", "brief",
-        "lineage", "tables", "guess", "columns", "datasets", "page", "response", "envelope", "ranges", "nvidia", "engines",
+        "lineage", "tables", "guess", "columns", "datasets", "page", "response", "envelope", "ranges", "nvidia",
+        "engines",
     },
     {"belief"},
     {"tree"},
@@ -31,7 +32,10 @@ FLOORS = (
     {"facts", "briefing", "tried", "losses"},
     {"waiting", "guard", "situation"},
     {"planning"},
-    {"morning", "hpo", "library", "synthesis", "canvas", "progress", "plots", "export", "ledger", "sync", "setup", "doctor"},
+    {
+        "morning", "hpo", "library", "synthesis", "canvas", "progress", "plots", "export", "ledger", "sync", "setup",
+        "doctor",
+    },
     {"outcome", "recorder"},
     {"runlog", "runner", "checkouts", "devices", "foreign", "crew", "status", "recheck"},
     {"engines.demand", "engines.parcel", "engines.node", "engines.cluster", "engines.ray"},

@@ -24,7 +24,7 @@ LEAST = {
         "status": (), "claim": (), "heartbeat": LEASE, "complete": LEASE, "fail": (*LEASE, "--reason", "r"),
         "release": LEASE, "cancel": ("WAITING",), "requeue": ("ENDED",), "prune": ("--days", "1e-9"),
     },
-    "worker.py": {"work": ("--once",), "sentinel": ("--dry-run",)},
+    "worker.py": {"run": (), "work": ("--once",), "devices": (), "sentinel": ("--dry-run",)},
 }  # fmt: skip
 ALL = [(door, command) for door, commands in LEAST.items() for command in commands]
 READ_CARDS = ("strategy", "suggest", "plan", "run", "add", "sentinel")
@@ -33,8 +33,9 @@ READ_QUEUE = (*CHANGE_QUEUE, "list", "status", "plan", "run", "work")
 
 
 def only(*names):
-    """The tests of a command, for those of these names."""
-    return pytest.mark.parametrize(("door", "command"), [pair for pair in ALL if pair[1] in names])
+    """The tests of a command, for those of these names; of two doors' `run` that of the director reads the queue."""
+    pairs = [pair for pair in ALL if pair[1] in names and (pair != ("worker.py", "run") or names == READ_CARDS)]
+    return pytest.mark.parametrize(("door", "command"), pairs)
 
 
 every = pytest.mark.parametrize(("door", "command"), ALL)
@@ -66,6 +67,8 @@ def home(built, tmp_path, monkeypatch):
     monkeypatch.setenv("KNOWLEDGE_DIR", str(home / "knowledge"))
     monkeypatch.setenv("AUTORESEARCH_RUNS_DIR", str(home / "runs"))
     monkeypatch.setenv("AUTORESEARCH_AGENT", "ada")
+    monkeypatch.setenv("AUTORESEARCH_SLOTS", str(tmp_path / "slots"))
+    monkeypatch.setenv("TOY_LOG", str(tmp_path / "toy.log"))
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
     monkeypatch.chdir(home)
     return home
@@ -196,7 +199,7 @@ def test_a_folder_that_must_not_be_written(home, door, command):
     finally:
         for path in paths:
             path.chmod(0o755 if path.is_dir() else 0o644)
-    if command in (*CHANGE_QUEUE, "work"):
+    if command in (*CHANGE_QUEUE, "work") or (door, command) == ("worker.py", "run"):
         refused(answer, "error: cannot ")
     else:
         assert (answer[0], answer[2]) == (0, "")
@@ -220,7 +223,11 @@ BAD = [
     ("worker.py", "work --idle-exit nan", "argument --idle-exit: 'nan' is not a number of seconds, 0 or more"),
     ("worker.py", "work --once --session a..b", "a..b"),
     ("worker.py", "sentinel --every -1", "argument --every: '-1' is not a whole number from 0 to 999999999"),
-    ("worker.py", "sleep", "no command 'sleep'; the commands are work, sentinel"),
+    ("worker.py", "work --gpus 1", "--gpus is for a cluster; add --engine ray"),
+    ("worker.py", "run --timeout 0", "argument --timeout: '0' is not a number above 0"),
+    ("worker.py", "run --category x", "argument --category: invalid choice: 'x'"),
+    ("worker.py", "run --session a..b", "a..b"),
+    ("worker.py", "sleep", "no command 'sleep'; the commands are run, work, devices, sentinel"),
 ]
 
 
@@ -235,7 +242,7 @@ TEXTS = [
     ("director.py", "strategy --track X"), ("director.py", "suggest --track X"), ("director.py", "plan --track X"),
     ("director.py", "run --agent X"), ("director.py", "run --session X"), ("worker.py", "work --once --agent X"),
     ("worker.py", "work --once --session X"), ("worker.py", "work --once --owner X"),
-    ("worker.py", "sentinel --track X"),
+    ("worker.py", "sentinel --track X"), ("worker.py", "run -m X"), ("worker.py", "run --tags X"),
 ]  # fmt: skip
 
 

@@ -172,7 +172,7 @@ def test_what_runs_is_the_commit(project):
     project.assert_nothing_is_left(" M train.py\n?? notes.txt\n")
 
 
-@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("end", [pytest.param(end, marks=[pytest.mark.slow] * ("deaf" in end)) for end in ENDS])
 def test_however_it_ends_it_has_its_card_and_leaves_nothing(project, end):
     code, kind, summary = ENDS[end]
     if code is None:
@@ -358,7 +358,7 @@ def test_a_terminal_shows_how_far_it_is_and_then_the_packet(project):
     output, _ = process.communicate()
     lines = [line for line in shown.decode().split("\r") if line.strip()]
     assert lines[0] == f"   0 s  run {project.cards()[-1]['id']} has started"
-    assert lines[-1].partition("  ")[2] == "step 7, 3 s trained, loss 2.500000"
+    assert lines[-1].partition(" s  ")[2] == "step 7, 3 s trained, loss 2.500000"
     assert shown.decode().endswith(f"\r{' ' * len(lines[-1])}\r")
     assert output == "\n".join(packet(project.cards()[-1])) + "\n"
 

@@ -381,7 +381,7 @@ def test_without_an_edit_the_commit_is_head(repo):
     assert (commit_of_tree(tree, "nothing new"), subject_of(tree)) == (repo.head(), "the baseline")
 
 
-def test_line_ends_are_committed_as_git_would_and_a_program_stays_one(repo):
+def test_line_ends_are_committed_as_git_would(repo):
     (repo.top / ".git" / "info" / "attributes").write_text("*.py text\n")
     (repo.project / "train.py").write_bytes(b"LR = 0.2\r\n")
     tree = repo.inspect()

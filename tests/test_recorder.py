@@ -557,3 +557,86 @@ def test_the_recorder_is_not_run_by_hand():
         1,
         "usage: python -m lab.recorder --watch RUN_DIR PID (train.py starts it, nobody else needs to)\n",
     )
+
+
+# --- what the evaluator has measured is what the card says --------------------------------------------------------
+
+MEASURED = 'recorder.current().evaluated({"val_bpb": 1.5, "eval_tokens": 640, "track": "t"})\n'
+SECOND_LOOK = "[tool.autoresearch]\nsecond_look = 'look'\n"
+
+
+def settings(checkout, text):
+    checkout.folder.mkdir(exist_ok=True)
+    (checkout.folder / "pyproject.toml").write_text(text)
+
+
+def test_what_was_measured_is_recorded(checkout):
+    settings(checkout, SECOND_LOOK)
+    assert checkout.run(MEASURED + FINISH + "print(recorder.current() is run)") == (0, "True\n", "")
+    (evaluation,) = checkout.folder.glob("runs/*/evaluation.json")
+    assert read_json(evaluation) == {"val_bpb": 1.5, "eval_tokens": 640, "track": "t"}
+    assert (checkout.card()["results"]["val_bpb"], checkout.card()["quarantined"]) == (1.5, None)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (FINISH, "val_bpb 1.500000 was not measured by the evaluator in this run; call prepare.evaluate_bpb once, at "
+                 "the end"),
+        ('open(run.dir / "evaluation.json", "w").write(\'{"val_bpb": 1.5}\')\n' + FINISH,
+         "val_bpb 1.500000 was not measured by the evaluator in this run; call prepare.evaluate_bpb once, at the end"),
+        (MEASURED + 'run.finish({"val_bpb": 1.25})',
+         "val_bpb is 1.25 in the results and the evaluator has measured 1.5; hand on what it has returned"),
+        (MEASURED + 'run.finish({"val_bpb": 1.5, "eval_tokens": 1000})',
+         "eval_tokens is 1000 in the results and the evaluator has measured 640; hand on what it has returned"),
+        (MEASURED + MEASURED, "the run has been evaluated before; a run is evaluated once, at its end"),
+        (MEASURED + 'run.update(track="another")\n' + FINISH,
+         "the track another is not what was evaluated, which is t...; use prepare.track"),
+    ],
+)  # fmt: skip
+def test_another_result_than_was_measured_is_refused(checkout, body, message):
+    settings(checkout, SECOND_LOOK)
+    code, _, errors = checkout.run(body)
+    assert (code, errors) == (2, f"error: {message}\n")
+    error = checkout.card()["error"]
+    assert (error["kind"], error["summary"], checkout.card()["results"]["val_bpb"]) == ("setting", message, None)
+
+
+def test_a_summary_written_by_hand_is_no_result(checkout):
+    forged = 'import json\nopen(run.dir / "summary.json", "w").write(json.dumps({"run_id": run.id, "val_bpb": 0.5}))\n'
+    assert checkout.run(forged + MEASURED + FINISH) == (0, "", "")
+    assert checkout.card()["results"]["val_bpb"] == 1.5
+
+
+SLOW_CLOCK = (
+    "time.perf_counter = time.monotonic = time.time = lambda: 0.0\nimport threading; threading.Event().wait(1.2)\n"
+)
+TOLERANT = "recorder.CLOCK_SECONDS = 0.3\n"
+
+
+@pytest.mark.parametrize(
+    ("said", "environment", "reason"),
+    [
+        (1.2, {"AUTORESEARCH_TIME_BUDGET": "0.5"}, r"trained 1\.\d s by the recorder's clock, and the budget is 0.5 s"),
+        (0.1, {"AUTORESEARCH_TIME_BUDGET": "5"},
+         r"training_seconds is 0\.1, and the recorder's clock has counted 1\.\d s"),
+        (0.1, {"AUTORESEARCH_STEPS": "3"}, r"training_seconds is 0\.1, and the recorder's clock has counted 1\.\d s"),
+        (1.2, {"AUTORESEARCH_TIME_BUDGET": "5"}, None),
+        (1.2, {"AUTORESEARCH_TIME_BUDGET": "0.5", "AUTORESEARCH_STEPS": "3"}, None),
+    ],
+)  # fmt: skip
+def test_the_recorder_has_a_clock_of_its_own(checkout, said, environment, reason):
+    train = (TOLERANT if reason else "") + 'run.phase("train")\n' + SLOW_CLOCK + MEASURED
+    assert checkout.run(train + f'run.finish({{"val_bpb": 1.5, "training_seconds": {said}}})', **environment)[0] == 0
+    card = checkout.card()
+    assert (card["status"], card["results"]["training_seconds"]) == ("keep", said)
+    assert card["phases"]["train"] >= 1.2
+    assert re.fullmatch(reason or "None", str(card["quarantined"]))
+
+
+@pytest.mark.parametrize(("result", "kept"), [(1.4, True), (1.6, False)])
+def test_only_what_is_kept_has_weights(checkout, result, kept):
+    assert checkout.run(FINISH) == (0, "", "")
+    weights = 'open(run.dir / recorder.CHECKPOINT, "w").close()\n'
+    assert checkout.run(weights + f'run.finish({{"val_bpb": {result}}})') == (0, "", "")
+    assert (checkout.cards()[0]["status"] == "keep") == kept == bool([*checkout.folder.glob("runs/*/checkpoint*")])
