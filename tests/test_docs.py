@@ -124,7 +124,7 @@ for beginning, words in {
     "commons.py read-brief": "Champion by val_bpb",
     "commons.py check": "allow: novel",
     "commons.py near-misses": "\n",
-    "commons.py challengers": "Challengers: ",
+    "commons.py challengers": "Lineages: ",
     "commons.py findings": "no finding yet",
     "commons.py lineage": "baseline",
     "commons.py coverage": "under-explored",
@@ -385,6 +385,7 @@ def test_every_setting_is_in_the_readme() -> None:
     internal = {
         "_RUN_ID",
         "_RUN_DIR",
+        "_FOR_RUN",
         "_BRIEF",
         "_DIRECTOR_PID",
     }  # given by whoever runs train.py or an agent for others

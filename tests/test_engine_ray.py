@@ -380,7 +380,8 @@ def test_a_dead_head_is_an_error_and_ends_the_run(project, monkeypatch):
 
 
 @pytest.mark.slow
-def test_without_a_cluster_one_is_started_here_and_ends_with_the_engine(project):
+def test_without_a_cluster_one_is_started_here_and_ends_with_the_engine(project, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "environ", os.environ | {"HOME": str(tmp_path)})  # Ray puts a token there
     first = RayEngine(None)
     second = RayEngine(first.connect())
     assert second.run(job_of(project), never) == 0

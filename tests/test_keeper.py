@@ -1,6 +1,7 @@
 """Nothing of a command is left, however it ends and whoever is killed: real processes, found by a mark in /proc.
 
 The rude ones take their time (10 s to end by themselves, 5 s to be gone), so all the scenes are begun at once.
+Should a test be killed, what it had started ends by itself within two minutes.
 """
 
 import fcntl
@@ -50,10 +51,10 @@ except Exception as error:
 else:
     print(code)
 """
-SLEEP = "import time; time.sleep(1000)"
+SLEEP = "import time; time.sleep(120)"
 HEAD = "import os, signal, sys, time\nfrom pathlib import Path\nready = Path('ready')\n"
 DEAF = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-STAY = "ready.touch()\ntime.sleep(1000)\n"
+STAY = "ready.touch()\ntime.sleep(120)\n"
 DETACH = """
 def detach():
     if os.fork() == 0:
@@ -65,18 +66,20 @@ def detach():
 """
 RECORDER = f"sys.path.insert(0, {str(ROOT)!r})\nfrom lab import recorder\nrun = recorder.start(__file__)\n"
 SCRIPTS = {
-    "forks": HEAD + "if os.fork(): sys.exit(3)\ntime.sleep(1000)",
-    "forks deaf": HEAD + DEAF + "if os.fork(): sys.exit(3)\ntime.sleep(1000)",
-    "detaches": HEAD + DETACH + "if detach(): time.sleep(1000)\nsys.exit(3)",
+    "forks": HEAD + "if os.fork(): sys.exit(3)\ntime.sleep(120)",
+    "forks deaf": HEAD + DEAF + "if os.fork(): sys.exit(3)\ntime.sleep(120)",
+    "detaches": HEAD + DETACH + "if detach(): time.sleep(120)\nsys.exit(3)",
     # Who has an environment of its own cannot be found by the mark, but is adopted.
-    "detaches bare": HEAD + DETACH + "if detach(): os.execve('/bin/sleep', ['sleep', '1000'], {})\nsys.exit(3)",
+    "detaches bare": HEAD + DETACH + "if detach(): os.execve('/bin/sleep', ['sleep', '120'], {})\nsys.exit(3)",
     "rude": HEAD + DEAF + DETACH + """
 if detach():
     for step in range(1000):  # it is never the same process for long
         time.sleep(0.05)
         if os.fork(): os._exit(0)
-        if step % 20 == 0 and detach(): time.sleep(1000)
-    time.sleep(1000)
+        if step % 20 == 0 and detach():
+            time.sleep(120)
+            os._exit(0)  # or it would go on where it was forked
+    time.sleep(120)
 """ + STAY,
     "polite": HEAD + """
 def leave(*_):

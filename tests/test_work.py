@@ -179,6 +179,7 @@ def baseline(tmp_path_factory):
         for name in [name for name in os.environ if name.startswith("AUTORESEARCH_") or name == "KNOWLEDGE_DIR"]:
             patch.delenv(name)
         folder = tmp_path_factory.mktemp("work") / "box"
+        patch.setenv("AUTORESEARCH_SLOTS", str(folder.parent / "slots"))
         folder.mkdir()
         box = Box(folder)
         box.add("the baseline", changes={})

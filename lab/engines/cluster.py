@@ -4,8 +4,8 @@
 
 It is told on standard input, a JSON object a line: {"address", "wait", "max_attempts"}; for each job {"parcel",
 "folder", "log", "facts", "wish"}, and {"stop": "why"} while one runs. End of file: end the run and go. It tells on
-standard output: ready {address}, beat (nothing else to say), waiting {text}, begun {node}, lost {attempt, text}, and at
-last ended {end, code or text} with "end" as in `lab/engines/node.py`, or failed {text}.
+standard output: ready {address, auth}, beat (nothing else to say), waiting {text}, begun {node}, lost {attempt, text},
+and at last ended {end, code or text} with "end" as in `lab/engines/node.py`, or failed {text}.
 
 A job runs under an actor (`lab/engines/host.py`), which Ray takes away when this process is gone. When that is gone,
 the program that it started on the node ends the run. What a run writes comes here as bytes that nobody interprets.
@@ -86,7 +86,8 @@ class Cluster:
             return
         ray.cloudpickle.register_pickle_by_value(host)  # no node has it
         self.address = ray.get_runtime_context().gcs_address
-        self._tell(event="ready", address=self.address)
+        # Set by ray, where it is new enough, when it has started a cluster: that lets in only who has its token.
+        self._tell(event="ready", address=self.address, auth=os.environ.get("RAY_AUTH_MODE"))
         while order := self._orders.get():
             try:
                 self._tell(event="ended", **self.run(order))

@@ -73,7 +73,10 @@ class RayEngine:
         self._heard = 0.0
 
     def connect(self) -> str:
-        """Connect, which starts the cluster where there is none yet; its address. EngineError where that fails."""
+        """Connect, which starts the cluster where there is none yet; its address. EngineError where that fails.
+
+        Where the cluster wants a token, RAY_AUTH_MODE is set in our environment: our children are to bring it, too.
+        """
         if self._process is None:
             with undisturbed():
                 self._start()
@@ -127,6 +130,8 @@ class RayEngine:
                 why = event.get("text") or f"no answer in {CONNECT_SECONDS:g} s"
                 raise EngineError(f"cannot connect to a Ray cluster at {self.address}: {why}")
         self.address = event["address"]
+        if event["auth"]:  # else nobody whom we start could connect; the token itself is in a file of this user
+            os.environ["RAY_AUTH_MODE"] = event["auth"]
 
     def _attend(self, look: Callable[[], str | None]) -> int:
         """Wait for the end of the run; the exit code of its command."""
