@@ -28,7 +28,7 @@ def _labels(text: str) -> dict[str, str]:
 ENGINE = (
     arg("--engine", choices=ENGINES, default=ENGINES[0], help="this machine's devices, or a Ray cluster"),
     arg("--address", metavar="HOST:PORT", help="of the cluster (default: $RAY_ADDRESS, else one is started here)"),
-    arg("--gpus", type=amount, metavar="N", help="GPUs of the cluster for an experiment, such as 1 or 0.5"),
+    arg("--gpus", type=amount, metavar="N", help="its GPUs, such as 0.5 (default: 1 where the cluster has any)"),
     arg("--cpus", type=amount, metavar="N", help="its CPU cores (default: 1 with a GPU, else all of a node)"),
     arg("--memory-gb", type=amount, metavar="GB", help="its memory on a node"),
     arg("--labels", type=_labels, metavar="KEY=VALUE,...", help="labels that a node must have"),
@@ -46,7 +46,7 @@ def engine_of(args: Arguments, tell: Callable[..., object]) -> Iterator[Engine |
         return
     from lab.engines.ray import RayEngine  # which most commands have no use for
 
-    engine = RayEngine(args.address, args.gpus or 0.0, args.cpus, args.memory_gb, args.labels, tell=tell)
+    engine = RayEngine(args.address, args.gpus, args.cpus, args.memory_gb, args.labels, tell=tell)
     try:
         yield engine
     finally:

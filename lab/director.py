@@ -134,6 +134,7 @@ class _Director:
         self.seconds: list[float] = []  # that each experiment with a result took its worker
         self.wasted = 0.0  # seconds of the workers that ended without a result
         self.alike: list[Card] = []  # the newest cards, where they are crashes that say the same
+        self.suspect: list[Card] = []  # the newest cards, where they are suspect
         self.supply = Supply(project, knowledge, asked.agent, asked.session, asked.track, self.tell)
 
     def run(self) -> Ended:
@@ -287,26 +288,34 @@ class _Director:
             self.crew.end()
 
     def record(self, worker: Worker, name: str) -> Event:
-        """Count an experiment by its card, and end where crashes repeat; what there is to tell of it."""
+        """Count an experiment by its card, and end where it is one of its kind too many; what is to be told of it."""
         worker.useful, self.fruitless = True, 0
         with Index(self.knowledge) as index:
             card = index.read(name)
         worker.measured = metric_value(card) is not None
         self.experiments += 1
-        self.kept += card["status"] == "keep"
+        self.kept += card["status"] == "keep" and not card["quarantined"]
         self.crashed += card["status"] == "crash"
         self.supply.look()
-        alike = self.alike if self.alike and signature(self.alike[-1]) == signature(card) else []
-        self.alike = [*alike, card] if card["status"] == "crash" else []
-        if len(self.alike) >= self.asked.same_error and self.ending is None:
-            names = ", ".join(card["id"][:12] for card in self.alike)
-            what = f"{len(self.alike)} crashes in a row have one signature, mend what they share: {names}"
-            self.ending = Ending(f"{what} | {': '.join(error_of(card))}", TROUBLE)
+        self.watch_for_repeats(card)
         decision = card["decision"] or {}
         return {
             "status": card["status"], "result": metric_value(card), "delta": card["results"]["delta"],
             "hypothesis": card["hypothesis"], "action": decision.get("action"),
         }  # fmt: skip
+
+    def watch_for_repeats(self, card: Card) -> None:
+        """End where crashes that say the same, or runs whose results do not count, follow on each other."""
+        alike = self.alike if self.alike and signature(self.alike[-1]) == signature(card) else []
+        self.alike = [*alike, card] if card["status"] == "crash" else []
+        self.suspect = [*self.suspect, card] if card["quarantined"] else []
+        for cards, what, said in (
+            (self.alike, "crashes in a row have one signature, mend what they share", ": ".join(error_of(card))),
+            (self.suspect, "runs in a row are suspect and count for nothing, mend the cause", card["quarantined"]),
+        ):
+            if len(cards) >= self.asked.same_error and self.ending is None:
+                names = ", ".join(card["id"][:12] for card in cards)
+                self.ending = Ending(f"{len(cards)} {what}: {names} | {one_line(said, MAX_WORDS)}", TROUBLE)
 
     def left(self, number: int, worker: Worker, event: Event) -> None:
         """Take leave of a worker."""

@@ -202,7 +202,7 @@ class Experiment:
         start = self.folder / "start.json"
         if not start.exists():
             replace(start, self._facts())
-        if (self.folder / ERROR).exists():
+        if self.engine and (self.folder / ERROR).exists():
             found = read_json(self.folder / ERROR)
             record(self.folder, found["error"], found["loss_curve"])
             return

@@ -35,7 +35,7 @@ class Asked(NamedTuple):
     """What a run of the director was asked for. Its limits are experiments, hours and money; None is no limit.
 
     `price` is that of an hour of a worker, 0 where it is unknown. A synthesis is written every so many experiments, and
-    `same_error` crashes in a row that say the same end the run.
+    `same_error` crashes in a row that say the same, or suspect runs, end the run.
     """
 
     workers: int

@@ -188,7 +188,7 @@ ALLOWED: dict[str, tuple[Callable[[Any], bool], str, str]] = {
     "refute_probability": (*_SHARE, "a finding is refuted when runs with new seeds leave a gain at most this probable"),
     "revert_probability": (*_SHARE, "revert where a gain is at most this probable, else inconclusive"),
     "repeat_worth": (*_AMOUNT, "repeat a run first where that promises so many times what a new idea does"),
-    "same_error": (*_COUNT, "crashes alike after which somebody should look into it, and `director.py run` ends"),
+    "same_error": (*_COUNT, "crashes alike, or suspect runs in a row, after which `director.py run` ends"),
     "sentinel_every": (*_WHOLE, "experiments on a machine before `worker.py sentinel` repeats the champion; 0: never"),
     "price_per_hour": (*_AMOUNT, "of the device, in any currency, for the report and for `--budget-usd`; 0: unknown"),
     "recent_runs": (*_COUNT, "the newest so many new ideas make the rates of crashes and of kept ones"),

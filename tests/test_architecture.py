@@ -38,7 +38,7 @@ FLOORS = (
     },
     {"outcome", "recorder"},
     {"runlog", "runner", "checkouts", "devices", "foreign", "crew", "status", "recheck"},
-    {"engines.demand", "engines.parcel", "engines.node", "engines.cluster", "engines.ray"},
+    {"engines.demand", "engines.parcel", "engines.node", "engines.host", "engines.cluster", "engines.ray"},
     {"agents", "experiment"},
     {"sentinel", "current"},
     {"proposal", "proposers"},
