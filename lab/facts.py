@@ -48,17 +48,18 @@ def main_track(index: Index, wanted: str | None = None) -> str | None:
 
 
 def local_track(index: Index, machine: str) -> str | None:
-    """The track of a machine's newest run under the time budget that is set now; None where it has none.
+    """The track of a machine's newest run under the time budget, and the preset, that are set now; None: it has none.
 
     A track whose name tells no budget is taken for one of this budget.
     """
+    preset = os.environ.get("AUTORESEARCH_PRESET") or None
     steps = os.environ.get("AUTORESEARCH_STEPS") or "0"
     now = f"{time_budget():g}s" if steps == "0" else f"{steps}steps"
     rows = index.rows(
         "SELECT track, max(timestamp) AS newest FROM cards WHERE machine = ? AND track IS NOT NULL "
-        "GROUP BY track ORDER BY newest DESC",
-        machine,
-    )
+        "AND (preset = coalesce(?, preset) OR preset IS NULL) GROUP BY track ORDER BY newest DESC",
+        machine, preset,
+    )  # fmt: skip
     clocks = ((row["track"], re.search(r"-([0-9.e+]+s|[0-9]+steps)/", row["track"])) for row in rows)
     return next((track for track, clock in clocks if clock is None or clock[1] == now), None)
 

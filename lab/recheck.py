@@ -27,6 +27,9 @@ from lab.stats import gain
 LOG = "second_look.log"
 TAIL_BYTES = 65_536
 SURE_SDS = 4.0  # a gap is outside the noise from so many standard deviations on
+# Rows of one document are alike, so the error over rows is too small for two texts: those of `builtin` differ by six of
+# them for every model.
+ALIKE_ROWS = 3.0
 # How much of the sampling error of two texts remains where two models are compared on the same two texts, before
 # the track's own runs tell; it counts as much as so many of them.
 SHARED_TEXT = 0.25
@@ -65,13 +68,13 @@ def judge_gap(value: float, hidden: float, sampling: float, earlier: Sequence[Pa
     """Why a run is worse on hidden text than its value tells, None where that can be noise.
 
     `earlier` are the (value, hidden) of the track's other kept runs; `sampling` is the standard error of the difference
-    of the two over texts. The first run is held against that. Later ones see the same two texts, of which one may be
-    the harder: they are held against the gaps of the earlier, scaled to their values, with the spread of those (a
-    Student-like predictive error: the prior SHARED_TEXT * sampling counts as PRIOR_RUNS gaps).
+    of the two over rows. The first run is held against ALIKE_ROWS times that. Later ones see the same two texts, of
+    which one may be the harder: they are held against the gaps of the earlier, scaled to their values, with the spread
+    of those (a Student-like predictive error: the prior SHARED_TEXT * sampling counts as PRIOR_RUNS gaps).
     """
     gap = -gain(hidden - value, direction)
     gaps = [-gain(h - v, direction) * _scale(value, v) for v, h in earlier]
-    expected, sd = 0.0, sampling
+    expected, sd = 0.0, ALIKE_ROWS * sampling
     if gaps:
         expected = sum(gaps) / len(gaps)
         squares = PRIOR_RUNS * (SHARED_TEXT * sampling) ** 2 + sum((one - expected) ** 2 for one in gaps)
