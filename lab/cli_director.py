@@ -2,6 +2,7 @@
 
 import sys
 
+from lab.cards import utc_now
 from lab.cli import Arguments, arg, command
 from lab.cli_engine import ENGINE, engine_of, for_workers
 from lab.cli_read import TRACK
@@ -33,6 +34,7 @@ def cmd_run(args: Arguments) -> None:
     from lab.director import run_director_loop  # neither is for who asks what the commands are
     from lab.status import json_lines, live
 
+    began = utc_now()
     with (
         live() if sys.stdout.isatty() and not args.json else json_lines() as tell,
         # Its workers share the cluster that we start, or know of.
@@ -52,6 +54,21 @@ def cmd_run(args: Arguments) -> None:
             options=for_workers(args, engine.connect()) if engine else (),
             tell=tell,
         )
+        if ended.experiments:
+            tell({"event": "report", "at": utc_now(), "text": _report(args, began)})
     if ended.code:
         sys.stdout.flush()
         sys.exit(ended.code)
+
+
+def _report(args: Arguments, began: str) -> str:
+    """What `commons.py report` says of the time since then."""
+    from lab.index import Index
+    from lab.morning import gather
+    from lab.report import report
+    from lab.steps import next_steps
+
+    with Index(args.knowledge_dir) as index:
+        found = gather(index, began, utc_now(), None, args.track)
+    found["steps"] = next_steps(found)
+    return report(found).rstrip("\n")

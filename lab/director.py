@@ -6,7 +6,7 @@
 A worker is a process that runs one experiment, so every limit is exact: one is started only while another experiment
 fits. What waits in the queue is run before anything is planned. `tell` gets an event, a dict, for everything that
 happens: `event` is its name (started, mode, planned, warning, synthesized, stopping, stopped; of a worker claimed,
-running, ended, failed, released, lost, idle), `at` the time, `state` how things stand, the rest is its own.
+waiting, running, ended, failed, released, lost, idle), `at` the time, `state` how things stand, the rest is its own.
 Not covered: what a worker does (`lab/work.py`) and where its work comes from (`lab/supply.py`).
 """
 

@@ -8,17 +8,17 @@ import pytest
 
 from lab.cards import add_card, load_cards
 from lab.errors import SettingError
-from lab.recheck import SURE_SDS, judge_gap, look_again
+from lab.recheck import ALIKE_ROWS, SURE_SDS, judge_gap, look_again
 
 SAMPLING = 0.02
 
 
 def test_the_first_run_is_held_against_the_sampling_error():
-    assert judge_gap(1.5, 1.5 + SURE_SDS * SAMPLING - 1e-6, SAMPLING, [], "min") is None
+    assert judge_gap(1.5, 1.5 + SURE_SDS * ALIKE_ROWS * SAMPLING - 1e-6, SAMPLING, [], "min") is None
     assert judge_gap(1.5, 1.4, SAMPLING, [], "min") is None, "the hidden text may be the easier one"
-    assert judge_gap(1.5, 1.6, SAMPLING, [], "min") == (
-        "suspect_overfit: 1.6000 on hidden text and 1.5000 on the validation text is 0.1000 worse than runs of this "
-        "track are, of which 0.0800 can be noise"
+    assert judge_gap(1.5, 1.8, SAMPLING, [], "min") == (
+        "suspect_overfit: 1.8000 on hidden text and 1.5000 on the validation text is 0.3000 worse than runs of this "
+        "track are, of which 0.2400 can be noise"
     )
 
 
@@ -35,8 +35,15 @@ def test_a_gap_grows_with_what_it_is_a_gap_of():
 
 
 def test_more_is_better():
-    assert judge_gap(90.0, 80.0, 1.0, [], "max") and judge_gap(90.0, 100.0, 1.0, [], "max") is None
+    assert judge_gap(90.0, 70.0, 1.0, [], "max") and judge_gap(90.0, 100.0, 1.0, [], "max") is None
     assert judge_gap(90.0, 80.0, 1.0, [(88.0, 78.5), (89.0, 79.0)], "max") is None
+
+
+def test_the_numbers_of_real_runs():
+    """Kept runs of a night on `builtin`, 20 s each: the hidden text is the easier one for all."""
+    assert judge_gap(2.0340, 1.9081, 0.0198, [(2.1889, 2.0609)], "min") is None
+    assert judge_gap(2.0054, 1.8809, 0.0198, [(2.1889, 2.0609), (2.0340, 1.9081), (2.0169, 1.8916)], "min") is None
+    assert judge_gap(2.0340, 1.9900, 0.0198, [(2.1889, 2.0609)], "min").startswith("suspect_overfit")
 
 
 @pytest.mark.parametrize("before", [1, 2, 5, 20])
@@ -91,19 +98,19 @@ def test_what_was_found_is_on_the_card(project):
 
 
 def test_a_gap_makes_a_run_suspect(project):
-    card, warning = look(project, kept(project), said(hidden_bpb=1.8, val_stderr=0.015))
-    assert card["quarantined"].startswith("suspect_overfit: 1.8000 on hidden text and 1.5000 on the validation text is")
-    assert card["quarantined"].endswith("of which 0.1000 can be noise") and warning is None
-    assert (card["status"], card["results"]["hidden_bpb"]) == ("keep", 1.8)
+    card, warning = look(project, kept(project), said(hidden_bpb=1.9, val_stderr=0.015))
+    assert card["quarantined"].startswith("suspect_overfit: 1.9000 on hidden text and 1.5000 on the validation text is")
+    assert card["quarantined"].endswith("of which 0.3000 can be noise") and warning is None
+    assert (card["status"], card["results"]["hidden_bpb"]) == ("keep", 1.9)
 
 
 def test_the_gaps_of_the_track_are_compared_and_no_others(project):
     for value in (1.6, 1.58, 1.55):
         kept(project, value, hidden_bpb=value + 0.3)
-    card, _ = look(project, kept(project), said(hidden_bpb=1.79))
+    card, _ = look(project, kept(project), said(hidden_bpb=1.795))
     assert card["quarantined"] is None
     suspect = add_card(project / "knowledge", {"track": "u", "status": "keep", "results": {"val_bpb": 1.5}})
-    assert look(project, suspect, said(hidden_bpb=1.79))[0]["quarantined"].startswith("suspect_overfit")
+    assert look(project, suspect, said(hidden_bpb=1.795))[0]["quarantined"].startswith("suspect_overfit")
 
 
 @pytest.mark.parametrize(
