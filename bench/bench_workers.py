@@ -24,7 +24,7 @@ from pathlib import Path
 from statistics import median
 
 ROOT = Path(__file__).resolve().parent.parent
-ROUNDS, SLEEP_SECONDS, EXPERIMENTS = 9, 10.0, 6
+ROUNDS, SLEEP_SECONDS, EXPERIMENTS = 9, 10.0, 4
 BAR_SECONDS, BUDGET_SECONDS = 2.0, 300.0  # the targets: under 2 s, and under 1% of a run of five minutes
 SCRIPT = f"""
 import os, sys, time
