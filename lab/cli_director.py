@@ -34,9 +34,9 @@ def cmd_run(args: Arguments) -> None:
     from lab.director import run_director_loop  # neither is for who asks what the commands are
     from lab.status import json_lines, live
 
-    began = utc_now()
+    began, watched = utc_now(), sys.stdout.isatty() and not args.json
     with (
-        live() if sys.stdout.isatty() and not args.json else json_lines() as tell,
+        live() if watched else json_lines() as tell,
         # Its workers share the cluster that we start, or know of.
         engine_of(args, lambda name, **more: None) as engine,
     ):
@@ -54,8 +54,8 @@ def cmd_run(args: Arguments) -> None:
             options=for_workers(args, engine.connect()) if engine else (),
             tell=tell,
         )
-        if ended.experiments:
-            tell({"event": "report", "at": utc_now(), "text": _report(args, began)})
+    if watched and ended.experiments:
+        print(_report(args, began))
     if ended.code:
         sys.stdout.flush()
         sys.exit(ended.code)

@@ -95,8 +95,6 @@ def _line(event: Event) -> str | None:
         return f"{event['reason']}: the workers end their experiments and give them back"
     if name == "synthesized":
         return f"synthesis of session {one_line(event['session'])} written"
-    if name == "report":
-        return str(event["text"])
     if name == "stopped":
         spent = f", {event['spent']:.2f} spent" if event["spent"] is not None else ""
         done = f"{counted(event['experiments'], 'experiment')}, {event['kept']} kept, {event['crashed']} crashed{spent}"

@@ -93,7 +93,8 @@ def test_add(told, knowledge):
         "category": "architecture", "track": "t", "changes": {"DEPTH": 12, "WINDOW": "SL"}, "cards": [CARD],
         "replicates": None, "seed": 0, "commit": None, "why": "depth helps",
         "requires": {"device": "cuda", "min_memory_gb": 24.0, "labels": ["big", "fast"]}, "depends_on": [first],
-        "max_attempts": 5, "attempts": 0, "lease": None, "reason": None,
+        "max_attempts": 5, "attempts": 0, "lease": None, "run": None, "reason": None,
+        "patch": None,
     }  # fmt: skip
     history = (knowledge / "queue-history.jsonl").read_text().splitlines()
     assert json.loads(history[-1])["owner"] == "grace"

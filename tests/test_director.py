@@ -8,7 +8,7 @@ import threading
 import pytest
 from fake_project import FakeProject, nothing_is_left, of, wait_for
 
-from lab import director, supply
+from lab import director, proposers
 from lab.director import run_director_loop
 from lab.errors import SettingError
 from lab.queue import add_to_queue
@@ -108,7 +108,7 @@ def test_a_worker_that_found_the_disk_full_ends_it(project, monkeypatch):
 
 def test_when_nothing_can_be_planned_it_says_so_and_ends(project, monkeypatch):
     run_loop(project, [], max_experiments=1)
-    monkeypatch.setattr(supply, "plan_experiments", lambda *asked, words: [])
+    monkeypatch.setattr(proposers, "plan_experiments", lambda *asked, words: [])
     told = []
     ended = run_loop(project, told)
     assert ended.reason == "nothing is left to be run, and the plan has nothing new that runs without an agent"
