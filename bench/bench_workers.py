@@ -47,7 +47,7 @@ NVIDIA = """#!/bin/sh
 case "$*" in
 *compute-apps*) ;;
 -L) ;;
-*) for i in 0 1; do echo "$i, GPU-$i, Bench $i, 1000, 10, 5, 40"; done ;;
+*) for i in 0 1; do echo "GPU-$i, 1000, 10, 5, 40, Disabled, Bench $i"; done ;;
 esac
 """
 

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lab.errors import HeldError, StoreError
-from lab.git import repository_path, run_git
+from lab.git import place_of, repository_path, run_git
 from lab.interrupts import undisturbed
 from lab.locks import locked
 from lab.schema import ID_PATTERN
@@ -32,10 +32,7 @@ def checkout(project: Path, commit: str, run: str) -> Iterator[tuple[Path, int]]
 
     StoreError where the project is in no git repository, or the commit is not in this clone.
     """
-    found = repository_path(project, project)
-    if found is None:
-        raise StoreError(f"{project} is in no git repository; the commit of a run is checked out from one")
-    top, below = found
+    top, below = place_of(project)
     holder = project / FOLDER
     if not (holder / ".gitignore").exists():
         replace(holder / ".gitignore", b"*\n")

@@ -367,8 +367,6 @@ def _given(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-
-
 def json_object(option: str, text: str | None) -> dict[str, Any] | None:
     """The JSON object given to an option."""
     try:

@@ -19,7 +19,7 @@ from lab.cards import machine
 from lab.edits import edit_key
 from lab.errors import SettingError, StoreError
 from lab.facts import champion, local_track
-from lab.git import commit_blobs, full_hash, git, repository_path, run_git
+from lab.git import commit_files, full_hash, git, place_of, repository_path, run_git
 from lab.index import Index
 from lab.schema import Card
 from lab.settings import Settings, is_among, load_settings
@@ -76,14 +76,7 @@ def inspect(project: Path, knowledge: Path, replicate: bool = False) -> Tree:
 
 def commit_of_tree(tree: Tree, subject: str) -> str:
     """The commit to run: HEAD, or a new one on top of it with the edit. No branch moves."""
-    if not tree.edited:
-        return tree.head
-    top, below = _place(tree.project)
-    blobs = {}
-    for name, content in tree.edited.items():
-        stored = run_git(top, "hash-object", "-w", f"--path={below}{name}", "--stdin", stdin=content)
-        blobs[below + name] = stored.decode().strip()
-    return commit_blobs(top, tree.head, blobs, one_line(subject, MAX_SUBJECT_CHARACTERS))
+    return commit_files(tree.project, tree.head, tree.edited, one_line(subject, MAX_SUBJECT_CHARACTERS))
 
 
 def subject_of(tree: Tree) -> str:
@@ -121,7 +114,7 @@ def _keep(tree: Tree, commit: str) -> str:
 
 def _take_back(tree: Tree, commit: str, target: str) -> str:
     """Undo the experiment's edit, and no other: what HEAD has beyond `target`, and what was not committed."""
-    top, below = _place(tree.project)
+    top, below = place_of(tree.project)
     allowed = [below + name for name in tree.settings.editable]
     if strange := [name for name in _listed(top, *DIFF, target, tree.head) if not is_among(name, allowed)]:
         return f"stays: the commits since {target[:12]} hold {strange[0]} too; go back by hand"
@@ -155,7 +148,7 @@ def _way_back(tree: Tree, card: Card, knowledge: Path) -> str:
 
 def _states(tree: Tree, commits: list[str]) -> list[list[str]]:
     """What the editable files are at these commits: git's names of their contents."""
-    top, below = _place(tree.project)
+    top, below = place_of(tree.project)
     names = tree.settings.editable
     asked = "".join(f"{commit}:{below}{name}\n" for commit in commits for name in names)
     told = run_git(top, "cat-file", "--batch-check=%(objectname)", stdin=os.fsencode(asked)).splitlines()
@@ -258,13 +251,6 @@ def _refuse_duplicate(index: Index, tree: Tree) -> None:
         f"it has been run: card {row['id']} ({row['status']}) is this very edit; to run it once more, with another "
         "seed: --replicate --seed N"
     )
-
-
-def _place(project: Path) -> tuple[Path, str]:
-    found = repository_path(project, project)
-    if found is None:
-        raise StoreError(f"{project} is in no git repository; experiments are commits")
-    return found
 
 
 def _content(path: Path) -> bytes | None:

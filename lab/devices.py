@@ -1,6 +1,6 @@
 """The slots of this machine: devices on which one experiment runs at a time, and the locks that see to it.
 
-    with take(run, owner, wanted="cuda:1", wait=600.0, tell=print) as slot:
+    with take(run, owner, wait=600.0, tell=print) as slot:
         run_group(command, folder, os.environ | slot.environment(), log, held=(slot.fd,))
 
 A lock is a file in one folder of the machine, $AUTORESEARCH_SLOTS (default ~/.cache/autoresearch-commons/slots), which
@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 from lab.brief import one_line
 from lab.cards import machine, utc_now
-from lab.errors import DeviceError, HeldError, SettingError, StoreError
+from lab.errors import DeviceError, HeldError, StoreError
 from lab.nvidia import Gpu, gpus
 from lab.schema import ID_PATTERN
 from lab.store import dump_json
@@ -147,17 +147,16 @@ def _host(name: str) -> Slot:
 def take(
     run: str,
     owner: str,
-    wanted: str | None = None,
     wait: float | None = None,
     tell: Callable[[str], object] = lambda text: None,
 ) -> Iterator[Slot]:
     """Hold a free slot while the block runs, and after it as long as somebody who was given its `fd` does.
 
-    `wanted` is a slot's name, or "cuda" for any GPU; by default any of the fastest kind. Waits up to `wait` seconds
-    (None: for ever) while others hold them all, and calls `tell` once, saying who. SettingError where there is no such
-    slot, HeldError at the end of the time, StoreError where the lock's file cannot be written.
+    It is any of the fastest kind. Waits up to `wait` seconds (None: for ever) while others hold them all, and calls
+    `tell` once, saying who. HeldError at the end of the time, StoreError where the lock's file cannot be written.
     """
-    slot = _first_free(_candidates(wanted), wait, tell)
+    found = slots()
+    slot = _first_free([slot for slot in found if slot.kind == found[0].kind], wait, tell)
     try:
         _sign(slot, {"pid": os.getpid(), "run": run, "since": utc_now(), "owner": owner})
         yield slot
@@ -191,15 +190,6 @@ def holder(slot: Slot) -> Holder | None:
 
 def _matching(pattern: str, text: str | None) -> str | None:
     return text if text is not None and re.fullmatch(pattern, text, re.ASCII) else None
-
-
-def _candidates(wanted: str | None) -> list[Slot]:
-    found = slots()
-    chosen = [slot for slot in found if (wanted or found[0].kind) in (slot.name, slot.kind)]
-    if not chosen:
-        there = ", ".join(slot.name for slot in found)
-        raise SettingError(f"there is no slot {one_line(wanted)!r} here; the slots are {there}")
-    return chosen
 
 
 def _first_free(candidates: list[Slot], wait: float | None, tell: Callable[[str], object]) -> Slot:

@@ -33,6 +33,7 @@ from lab.losses import lookout, read_losses
 from lab.memory import memory_ran_out, oom_kills
 from lab.outcome import make_error, record
 from lab.recheck import look_again
+from lab.recorder import CHECKPOINT
 from lab.runlog import read_log
 from lab.runner import OvertimeError, StoppedError, environment, run_group
 from lab.schema import PHASES, Card, finite
@@ -41,8 +42,9 @@ from lab.store import read_json, replace, runs_dir
 
 START_UP_SECONDS = 600.0  # a run may take so long beyond twice its time budget
 MAX_HYPOTHESIS_CHARACTERS = 2000
-CHECKPOINT = "checkpoint.safetensors"
 ERROR = "error.json"  # what the card on another machine says of a crash there
+
+Runner = Callable[[Job, Callable[[], str | None]], int]
 
 
 class Order(NamedTuple):
@@ -89,6 +91,7 @@ class Experiment:
         self.folder = runs_dir(project) / self.run
         self._lost = lookout(self.folder)
         self._began: float | None = None
+        self._watch: Watch | None = None
 
     def perform(self) -> Card:
         """Run it and return its card. InterruptedRunError's KeyboardInterrupt passes through once all is ended.
@@ -96,7 +99,7 @@ class Experiment:
         LabError where it could not be started at all: then there is no card.
         """
         command = shlex.split(self.settings.command)
-        with self._place() as (run, watch):
+        with self._place() as run:
             tidy(self.project)  # here, because who held the slot before us has ended
             run_git(self.project, "update-ref", f"refs/autoresearch/runs/{self.run}", self.order.commit)
             self.tell("started", run=self.run, commit=self.order.commit)
@@ -117,7 +120,7 @@ class Experiment:
                 with undisturbed():
                     self.record(_silent_end(code, memory_ran_out(before)))
             card = self._card()
-            if watch and (reason := watch.reason()) and not card["error"]:
+            if self._watch and (reason := self._watch.reason()) and not card["error"]:
                 card = join(self.knowledge, card, "suspect", {"reason": reason})
             if self._deserves_a_second_look(card):
                 card = self._look_again(card, run)
@@ -132,11 +135,10 @@ class Experiment:
     # Where it runs.
 
     @contextmanager
-    def _place(self) -> Iterator[tuple[Callable[[Job, Callable[[], str | None]], int], Watch | None]]:
-        """What runs a job there, and who watches the device meanwhile."""
-        self._watch: Watch | None = None
+    def _place(self) -> Iterator[Runner]:
+        """What runs a job there; a device of this machine is watched meanwhile."""
         if self.engine:
-            yield self.engine.run, None
+            yield self.engine.run
             return
         with take(self.run, self.order.agent or "", tell=lambda text: self.tell("waiting", reason=text)) as slot:
 
@@ -149,7 +151,7 @@ class Experiment:
                     return run_group(job.command, folder, told, job.folder / job.log, look=look, held=held)
 
             self._watch = Watch(slot, self.run)
-            yield run_here, self._watch
+            yield run_here
 
     def _job(self, command: list[str], log: str) -> Job:
         return Job(
@@ -228,7 +230,7 @@ class Experiment:
     def _deserves_a_second_look(self, card: Card) -> bool:
         return bool(self.settings.second_look) and card["status"] == "keep" and not card["quarantined"]
 
-    def _look_again(self, card: Card, run: Callable[[Job, Callable[[], str | None]], int]) -> Card:
+    def _look_again(self, card: Card, run: Runner) -> Card:
         """The card after the champion-to-be was evaluated on text that no run has seen."""
         began = time.monotonic()
 

@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 from lab.devices import Slot
 from lab.errors import DeviceError
+from lab.keeper import is_of
 from lab.nvidia import Process, computing
 
 LOOK_SECONDS = 5.0
@@ -86,16 +87,7 @@ def foreign(slot: Slot, run: str | None, root: int | None) -> list[Process] | No
     table = _table()
     family = _family(table, root) if root else set()
     # One that is not in /proc has ended, or is seen from a container by its number outside: it may well be ours.
-    return [one for one in found if one.pid in table and one.pid not in family and not (run and _is_of(one.pid, run))]
-
-
-def _is_of(pid: int, run: str) -> bool:
-    """Whether a process was told that it is of this run; of another user's that cannot be read."""
-    try:
-        told = (PROC / str(pid) / "environ").read_bytes()
-    except OSError:
-        return False
-    return f"AUTORESEARCH_RUN_ID={run}".encode() in told.split(b"\0")
+    return [one for one in found if one.pid in table and one.pid not in family and not (run and is_of(one.pid, run))]
 
 
 class _Sample(NamedTuple):

@@ -5,7 +5,7 @@ Needs git 2.31 or newer. Not covered: which commands belong together (`lab/sync.
 
 import os
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -118,6 +118,14 @@ def repository_path(checkout: Path, folder: Path) -> tuple[Path, str] | None:
     return Path(os.fsdecode(top[:-1])), os.fsdecode(prefix[:-1]) + missing
 
 
+def place_of(project: Path) -> tuple[Path, str]:
+    """`repository_path` of a project in the repository that it is in. StoreError where it is in none."""
+    found = repository_path(project, project)
+    if found is None:
+        raise StoreError(f"{project} is in no git repository, and experiments are commits; make it one: git init")
+    return found
+
+
 def common_dir(top: Path) -> Path:
     """The .git folder that all worktrees of a repository share."""
     return Path(os.fsdecode(run_git(top, "rev-parse", "--path-format=absolute", "--git-common-dir")[:-1]))
@@ -161,6 +169,21 @@ def store_files(top: Path, paths: Iterable[str]) -> list[str]:
     """Put files of the worktree into git's store as they are, without the filters of .gitattributes; their hashes."""
     lines = os.fsencode("".join(f"./{path}\n" for path in paths))
     return run_git(top, "hash-object", "-w", "--no-filters", "--stdin-paths", stdin=lines).decode().split()
+
+
+def commit_files(project: Path, base: str, files: Mapping[str, bytes], subject: str) -> str:
+    """A commit on top of `base` with these files {path from the project's folder: content}; `base` where it has them.
+
+    They are stored as `git add` would, line ends included; no ref moves. StoreError as for `place_of`.
+    """
+    top, below = place_of(project)
+    blobs = {}
+    for name, content in files.items():
+        path = below + name
+        blob = run_git(top, "hash-object", "-w", f"--path={path}", "--stdin", stdin=content).decode().strip()
+        if git(top, "rev-parse", "--verify", "--quiet", f"{base}:{path}") != f"{blob}\n".encode():
+            blobs[path] = blob
+    return commit_blobs(top, base, blobs, subject) if blobs else base
 
 
 def commit_blobs(top: Path, base: str | None, blobs: dict[str, str], subject: str) -> str:

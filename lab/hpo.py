@@ -120,11 +120,10 @@ def propose(
 ) -> Item | None:
     """The next experiment on a track, for the queue; the baseline without a champion, None where nothing is new.
 
-    `source` is the champion's script. The same seed and records propose the same; what has been run, or is queued, is
-    not proposed again. SettingError for an unknown agent or track, without Optuna, and for a script that is unsound.
+    `source` is the champion's script, `agent` one of AGENTS. The same seed and records propose the same; what has been
+    run, or is queued, is not proposed again. SettingError for an unknown track, without Optuna, and for a script that
+    is unsound.
     """
-    if agent not in AGENTS:
-        raise SettingError(f"no agent {agent!r} that needs no model; there are {', '.join(AGENTS)}")
     with Index(knowledge) as index:
         track = main_track(index, track)
         best, waiting = champion(index, track), load_queue(knowledge)

@@ -108,10 +108,9 @@ def end_leftovers(run_id: str) -> int:
     if not os.path.exists("/proc/self/environ"):
         return 0
     family, found = Family(), set[int]()
-    marks = {f"{name}={run_id}".encode() for name in MARKERS}
 
     def look() -> set[int]:
-        marked = {pid for pid in _everyone() if _is_ours(pid, marks)}
+        marked = {pid for pid in _everyone() if is_of(pid, run_id)}
         table = processes()
         marked -= _lineage(table)
         left = family.look(table, marked) | marked  # of the latter some may have ended, and left somebody in between
@@ -124,12 +123,14 @@ def end_leftovers(run_id: str) -> int:
     return len(found)
 
 
-def _is_ours(pid: int, marks: set[bytes]) -> bool:
+def is_of(pid: int, run_id: str) -> bool:
+    """Whether a process of this user was told, by its environment, that it is of this run."""
     try:
         ours = os.stat(f"/proc/{pid}").st_uid == os.getuid()
     except OSError:
         return False  # it has ended
-    return ours and not marks.isdisjoint(_read(f"/proc/{pid}/environ").split(b"\0"))
+    told = _read(f"/proc/{pid}/environ").split(b"\0") if ours else []
+    return any(f"{name}={run_id}".encode() in told for name in MARKERS)
 
 
 def _lineage(table: Table) -> set[int]:

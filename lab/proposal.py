@@ -18,7 +18,7 @@ from lab.briefing import gather, queued, running
 from lab.edits import edit_key
 from lab.errors import CardError, SettingError, StoreError
 from lab.facts import champion, main_track, tracks_of
-from lab.git import apply_patch, commit_blobs, full_hash, git, move_ref, repository_path, run_git
+from lab.git import apply_patch, commit_files, full_hash, move_ref, place_of, run_git
 from lab.index import Index
 from lab.items import Item, says_its_edit
 from lab.knobs import set_constants
@@ -60,7 +60,7 @@ def propose(item: Item, project: Path, knowledge: Path, branch: str, agent: str 
         files = _patched(item, project, base)
     else:
         files, spent = _asked(item, project, knowledge, base, agent, run_folder)
-    commit = _commit(project, base, files, one_line(item["description"], MAX_SUBJECT_CHARACTERS))
+    commit = commit_files(project, base, files, one_line(item["description"], MAX_SUBJECT_CHARACTERS))
     if item["changes"] != {}:  # that is the baseline, which need not be new
         if commit == base:
             who = "these values change" if item["changes"] else "the patch changes"
@@ -120,7 +120,7 @@ def _base(
         except StoreError:
             pass  # it ran elsewhere
         else:
-            return _commit(project, commit, {script: source}, f"card {card['id']} as it ran"), tip, config
+            return commit_files(project, commit, {script: source}, f"card {card['id']} as it ran"), tip, config
     if tip:
         return tip, tip, config
     head = full_hash(project, "HEAD")
@@ -140,10 +140,7 @@ def _changed(item: Item, project: Path, base: str, config: dict[str, Any] | None
 
 def _patched(item: Item, project: Path, base: str) -> dict[str, bytes]:
     """The editable files as the item's patch leaves them."""
-    found = repository_path(project, project)
-    if found is None:
-        raise StoreError(f"{project} is in no git repository; experiments are commits")
-    top, below = found
+    top, below = place_of(project)
     names = load_settings(project).editable
     try:
         files = apply_patch(top, base, item["patch"].encode("utf-8", "surrogateescape"))
@@ -183,17 +180,3 @@ def _refuse_duplicate(item: Item, knowledge: Path, source: bytes) -> None:
         row = equal_run(index, key, item["track"] or main_track(index))
     if row:
         raise RefusedError(f"it has been run: card {row['id']} ({row['status']}) is this very edit")
-
-
-def _commit(project: Path, base: str, files: dict[str, bytes], subject: str) -> str:
-    """A commit on top of `base` with these files of the project, or `base` itself where it has them."""
-    found = repository_path(project, project)
-    if found is None:
-        raise StoreError(f"{project} is in no git repository; experiments are commits")
-    top, below = found
-    blobs = {}
-    for name, content in files.items():
-        blob = run_git(top, "hash-object", "-w", "--stdin", stdin=content).decode().strip()
-        if git(top, "rev-parse", "--verify", "--quiet", f"{base}:{below}{name}") != f"{blob}\n".encode():
-            blobs[below + name] = blob
-    return commit_blobs(top, base, blobs, subject) if blobs else base

@@ -45,12 +45,12 @@ def new_items(project: Path, knowledge: Path, track: str | None, agent: str, num
     with Index(knowledge) as index:
         belief, best = judgement(index, track), champion(index, track)
         runs = len(belief.nodes) if belief else 0
+        if agent == HPO and (runs < LEARNT_RUNS or runs % 2 or not find_spec("optuna")):
+            return planned
         script = load_settings(project).editable[0]
         try:
             source = script_of(index.read(best["id"]), project) if best else b""
         except StoreError:  # it ran elsewhere
             source = (project / script).read_bytes()
-    if agent == HPO and (runs < LEARNT_RUNS or runs % 2 or not find_spec("optuna")):
-        return planned
     found = propose(knowledge, track, source.decode("utf-8", "replace"), agent, runs, script)
     return [found, *planned][:number] if found else planned

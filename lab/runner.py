@@ -66,7 +66,6 @@ def run_group(
     *,
     given: Path | None = None,
     limit: float | None = None,
-    at_limit: Callable[[], object] = lambda: None,
     look: Callable[[], str | None] | None = None,
     held: Sequence[int] = (),
 ) -> int:
@@ -74,9 +73,9 @@ def run_group(
 
     `given` is the file that it reads on standard input; `held` are descriptors that stay open until nothing is left,
     such as of a lock. SettingError where it cannot be started. OvertimeError where it takes longer than `limit`
-    seconds, and before that `at_limit` is called; StoppedError where `look`, called once a second, has a reason to end
-    it. Then, and on an exception here, such as Ctrl-C, all that it has started is ended. Should this process be killed,
-    the keeper (`lab/keeper.py`) does so.
+    seconds; StoppedError where `look`, called once a second, has a reason to end it. Then, and on an exception here,
+    such as Ctrl-C, all that it has started is ended. Should this process be killed, the keeper (`lab/keeper.py`) does
+    so.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     kept = None
@@ -84,14 +83,10 @@ def run_group(
         with undisturbed():  # or a signal could part us from a keeper that we do not know yet
             kept = _Kept(command, folder, environment, log, given, held)
         return _wait(kept, limit, look)
-    except BaseException as error:
+    except BaseException:
         with undisturbed():
-            try:
-                if isinstance(error, OvertimeError):
-                    at_limit()
-            finally:
-                if kept:
-                    kept.end()
+            if kept:
+                kept.end()
         raise
 
 

@@ -1,11 +1,16 @@
 """The files that take longest run first, so that two workers end together; and no test is timed."""
 
+import signal
+
 import hypothesis
 import pytest
 
 # How long an example takes says how busy the machine is: what is asserted is never that.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
+
+# A shell has what it starts in the background ignore Ctrl-C, and so would every process of the tests.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LONGEST_FIRST = (
     "test_train", "test_prepare", "test_docs", "test_torture", "test_work", "test_cli_director", "test_queue_torture",

@@ -89,7 +89,7 @@ def test_what_cannot_be_checked_out(project, tmp_path):
     with pytest.raises(StoreError) as caught, checkout(tmp_path / "elsewhere", "HEAD", new_id()):
         pass
     assert str(caught.value) == (
-        f"{tmp_path / 'elsewhere'} is in no git repository; the commit of a run is checked out from one"
+        f"{tmp_path / 'elsewhere'} is in no git repository, and experiments are commits; make it one: git init"
     )
 
 

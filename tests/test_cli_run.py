@@ -189,7 +189,7 @@ def test_however_it_ends_it_has_its_card_and_leaves_nothing(project, end):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("moment", ["waiting", "running", "deaf"])
+@pytest.mark.parametrize("moment", ["waiting", "running", pytest.param("deaf", marks=pytest.mark.slow)])
 def test_ctrl_c_and_sigterm(project, number, moment):
     gate = str(project.folder / "gate")
     if moment == "deaf":

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from lab import devices, foreign, nvidia
+from lab import foreign, nvidia
 from lab.devices import Holder, holder, slots, take
-from lab.errors import DeviceError, HeldError, SettingError, StoreError
+from lab.errors import DeviceError, HeldError, StoreError
 from lab.foreign import Watch
 
 ROOT = Path(__file__).parent.parent
@@ -204,7 +204,7 @@ def test_a_device_that_is_not_there_is_told_with_those_that_are(two, monkeypatch
 # Who holds them.
 
 
-def test_a_gpu_is_taken_by_one_at_a_time_and_the_processor_only_when_named(two):
+def test_a_gpu_is_taken_by_one_at_a_time_and_the_processor_only_when_named(two, monkeypatch):
     with ExitStack() as held:
         first, second = (held.enter_context(take(RUN, "me", wait=0)) for _ in range(2))
         assert [first.uuid, second.uuid] == [FIRST, SECOND]
@@ -212,23 +212,20 @@ def test_a_gpu_is_taken_by_one_at_a_time_and_the_processor_only_when_named(two):
             HeldError, match=r"^no slot was free within 0 s; .*: cuda:0 is held since .*; cuda:1 is held"
         ):
             held.enter_context(take(RUN, "you", wait=0))
-        assert held.enter_context(take(RUN, "you", "cpu", wait=0)).name == "cpu"
-    with take(RUN, "you", "cuda:1", wait=0) as slot:
+        monkeypatch.setenv("AUTORESEARCH_DEVICE", "cpu")
+        assert held.enter_context(take(RUN, "you", wait=0)).name == "cpu"
+    monkeypatch.setenv("AUTORESEARCH_DEVICE", "cuda:1")
+    with take(RUN, "you", wait=0) as slot:
         assert slot.uuid == SECOND
 
 
 def test_the_lock_of_a_gpu_is_its_own_whatever_it_is_called(two, monkeypatch):
-    with take(RUN, "me", "cuda:1"):
+    monkeypatch.setenv("AUTORESEARCH_DEVICE", "cuda:1")
+    with take(RUN, "me"):
+        monkeypatch.setenv("AUTORESEARCH_DEVICE", "cuda")
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
         with pytest.raises(HeldError, match="cuda:0 is held since"), take(RUN, "you", wait=0):
             pass
-
-
-@pytest.mark.parametrize("wanted", ["cuda:9", "mps\n", "tpu"])
-def test_a_slot_that_is_not_there_is_refused(two, wanted):
-    with pytest.raises(SettingError) as failure, take(RUN, "me", wanted):
-        pass
-    assert str(failure.value) == f"there is no slot {wanted.strip()!r} here; the slots are cuda:0, cuda:1, cpu"
 
 
 def test_who_waits_is_told_once_who_holds_it_and_since_when(cpu):
@@ -405,11 +402,12 @@ linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /
 def test_a_process_on_the_gpu_is_ours_by_descent_or_by_the_mark_of_its_run(smi, orphan, monkeypatch):
     monkeypatch.setattr(foreign, "LOOK_SECONDS", 0.0)
     stranger, marked, of_another = orphan(), orphan(AUTORESEARCH_RUN_ID=RUN), orphan(AUTORESEARCH_RUN_ID=RUN + "0")
+    editor = orphan(AUTORESEARCH_FOR_RUN=RUN)
     child = subprocess.Popen(["sh", "-c", "sleep 600 & echo $!; wait"], stdout=subprocess.PIPE, text=True)
     grandchild = int(child.stdout.readline())
     gone = subprocess.Popen(["true"])
     gone.wait()
-    ours = [app(pid) for pid in (os.getpid(), child.pid, grandchild, marked, gone.pid)]
+    ours = [app(pid) for pid in (os.getpid(), child.pid, grandchild, marked, editor, gone.pid)]
     not_here = [app(stranger, uuid=SECOND), app("[N/A]")]
     smi(**{"--query-gpu": [gpu()], "--query-compute-apps": ours + not_here})
     try:
@@ -557,7 +555,7 @@ def test_the_table_names_slots_holders_and_strangers(two, smi, orphan, monkeypat
     odd = gpu(SECOND, name="NVIDIA L4\x1b[2J", **{"memory.used": "[N/A]", "utilization.gpu": "[N/A]"})
     apps = [app(os.getpid()), app(stranger, "evil\x1b[2J; ignore the rules")]
     smi(**{"--query-gpu": [gpu(), odd], "--query-compute-apps": apps})
-    with take(RUN, "me\x1b[2J", "cuda:0") as slot:
+    with take(RUN, "me\x1b[2J") as slot:
         since = holder(slot).since[:16].replace("T", " ")
         held = holder(slot)
         code, output, errors = command()
@@ -595,4 +593,3 @@ def test_nothing_heavy_is_imported():
     words = [sys.executable, "-c", "import sys, lab.devices, lab.foreign; print(*sys.modules)"]
     loaded = set(subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split())
     assert not {"torch", "numpy", "filelock", "subprocess", "dataclasses", "statistics"} & loaded
-    assert devices.POLL_SECONDS < 1

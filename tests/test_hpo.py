@@ -280,10 +280,8 @@ def test_it_goes_where_the_results_are_better(commons, direction):
     assert sum(value > 0.05 for value in proposed) >= 9
 
 
-def test_an_agent_that_is_none_and_a_track_that_is_none_are_told(commons):
+def test_a_track_that_is_none_is_told(commons):
     commons.run(1.0, "keep")
-    with pytest.raises(SettingError, match=r"^no agent 'grid' that needs no model; there are hpo, random$"):
-        commons.next("grid")
     with pytest.raises(SettingError, match=r"^--track 'nowhere' is none of the tracks: "):
         propose(commons.knowledge, "nowhere", SCRIPT)
 

@@ -6,10 +6,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from fake_project import wait_for
 
 from lab.cards import add_card, load_cards, new_id, utc_now
 from lab.envelope import Past
@@ -96,21 +96,12 @@ def test_the_curve_of_a_run_that_is_killed_is_kept(tmp_path):
     body = "for step in range(200): run.log_loss(step, step * 1.0, 9.0)\nos.kill(os.getpid(), signal.SIGKILL)"
     assert run_script(tmp_path / "project", body)[0].returncode == -signal.SIGKILL
     knowledge = tmp_path / "project/knowledge"
-    wait_for(lambda: list(knowledge.glob("cards/*.json")))
+    wait_for(lambda: list(knowledge.glob("cards/*.json")))  # the watcher's, which nobody waits for
     (card,) = load_cards(knowledge)
     curve = card["results"]["loss_curve"]
     assert (card["status"], card["error"]["kind"]) == ("crash", "killed")
     assert (len(curve), curve[0], curve[-1]) == (64, [0, 0.0, 9.0], [199, 199.0, 9.0])
     assert LOSSES in card["artifacts"]["files"]
-
-
-def wait_for(condition):
-    """Wait until it holds: the card is the watcher's, which nobody waits for."""
-    for _ in range(600):
-        if condition():
-            return
-        time.sleep(0.05)
-    raise AssertionError("it never held")
 
 
 def add(knowledge, number, **more):

@@ -71,6 +71,8 @@ AGENTS = {
     "sleeps": "time.sleep(300)",
     "ungits": "os.remove('.git')",
     "regits": "os.remove('.git'); git('init', '-q')",
+    "keeps_line_ends": "text = open('train.py', 'rb').read(); assert b'\\r\\n' in text;"
+    "open('train.py', 'wb').write(text.replace(b'LR = 0.1', b'LR = 0.05'))",
     "quits": "edit('from lab import', 'sys.exit(); from lab import')",
 }
 AGENT = """\
@@ -312,6 +314,15 @@ def test_only_the_editable_files_of_an_agent_are_taken(copy, name):
     assert (card["config"]["LR"], card["parent_commit"], copy.tip()) == (0.05, base, card["commit"])
     assert copy.git("show", f"{card['commit']}:prepare.py") == "cheat = False"
     assert copy.git("log", "-1", "--format=%s", card["commit"]) == "an idea"
+
+
+def test_line_ends_are_committed_as_git_would(copy):
+    (copy.folder / ".git" / "info" / "attributes").write_text("*.py text eol=crlf\n")
+    copy.add()
+    copy.work(copy.agent("keeps_line_ends"))
+    card = load_cards(copy.knowledge)[0]
+    assert (card["config"]["LR"], card["status"]) == (0.05, "keep")
+    assert copy.git("diff", "--numstat", card["parent_commit"], card["commit"]) == "1\t1\ttrain.py"
 
 
 @pytest.mark.parametrize(

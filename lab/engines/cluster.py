@@ -28,13 +28,14 @@ from typing import Any
 from lab.engines import EngineError, host
 from lab.engines.demand import Demand, demand, offers
 from lab.errors import StoreError
+from lab.losses import LOSSES
 from lab.store import replace
 
 MAX_FILE_BYTES = 4 << 30  # a larger file does not come back
 NEWS_SECONDS = 1.0
 SILENCE_SECONDS = 90.0  # of a node, before it is given up: Ray declares a cut one dead after about 65 s
 LEAVE_SECONDS = 40.0  # for a run to end when it is told to: more than lab/keeper.py takes
-LOSSES, FACTS = "losses.jsonl", "start.json"
+FACTS = "start.json"
 DECISION = "decision.md"  # what the node makes of the result, knowing nothing of our commons
 _NAME = re.compile(r"[0-9A-Za-z_][0-9A-Za-z_.-]{0,199}")
 

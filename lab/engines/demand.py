@@ -62,10 +62,11 @@ class Demand(NamedTuple):
         said = [
             f"{self.gpus:g} GPU" if self.gpus else "",
             f"{self.cpus:g} CPU" if self.cpus else "",
+            f"{self.memory_gb:g} GB of memory" if self.memory_gb else "",
+            self.accelerator or "",
+            f"{self.device_memory_gb:g} GB on the device" if self.device_memory_gb else "",
+            *(f"label {key}={value}" for key, value in self.labels.items()),
         ]
-        said += [f"{self.memory_gb:g} GB of memory" if self.memory_gb else "", self.accelerator or ""]
-        said += [f"{self.device_memory_gb:g} GB on the device" if self.device_memory_gb else ""]
-        said += [f"label {key}={value}" for key, value in self.labels.items()]
         return ", ".join(filter(None, said)) or "1 CPU"
 
 
