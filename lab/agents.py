@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lab.brief import DATA_NOTE, one_line
-from lab.checkouts import FOLDER, checkout
+from lab.checkouts import checkout
 from lab.errors import LabError, SettingError, StoreError
 from lab.git import repository_path, run_git
 from lab.items import Item
@@ -87,7 +87,7 @@ def ask_agent(
             raise AgentError(f"the agent failed: {error}; {log} has what it said") from error
         if code:
             raise AgentError(f"the agent failed with exit code {code}; {log} has what it said")
-        return _changed(folder, commit, settings), spent(log)
+        return _changed(folder, commit, settings, run_folder.name), spent(log)
 
 
 def spent(log: Path) -> dict[str, float]:
@@ -128,10 +128,10 @@ def command_of(agent: str) -> list[str]:
     return words
 
 
-def _changed(folder: Path, commit: str, settings: Settings) -> dict[str, bytes]:
+def _changed(folder: Path, commit: str, settings: Settings, run: str) -> dict[str, bytes]:
     """The files in a checkout's folder of the project that differ from the commit. RefusedError where one may not."""
     found = repository_path(folder, folder)
-    if found is None or found[0].parent.name != FOLDER:  # without one of its own, git takes the repository around it
+    if found is None or found[0].name != run:  # without one of its own, git takes the repository around it
         raise RefusedError("the agent took the checkout out of git: what it changed cannot be told")
     top, below = found
     try:

@@ -124,6 +124,9 @@ def main(prog: str, about: str, commands: dict[str, str], given: list[str]) -> i
     except LabError as error:
         print(f"error: {one_line(error, MAX_ERROR_CHARACTERS)}", file=sys.stderr)  # it may quote what a peer wrote
         return 2
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        return 130  # as a shell tells it
     except BrokenPipeError:  # the reader has seen enough, such as `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:  # what no module has words for, such as output on a full disk

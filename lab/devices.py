@@ -244,10 +244,11 @@ def _try_lock(path: Path) -> int | None:
 
 def _open(path: Path) -> int:
     """Open the file. Whoever may write in its folder may take its lock, whatever the umask of its maker."""
+    how = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0)  # a link in a folder for all would have us write into our own files
     with suppress(FileNotFoundError):
-        return os.open(path, os.O_RDWR)  # not O_CREAT: Linux refuses that for another's file in a folder like /tmp
+        return os.open(path, how)  # not O_CREAT: Linux refuses that for another's file in a folder like /tmp
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    descriptor = os.open(path, how | os.O_CREAT, 0o666)
     with suppress(OSError):
         os.chmod(path, path.parent.stat().st_mode & 0o666)
     return descriptor

@@ -10,6 +10,7 @@ Not covered: where a commit comes from (`lab/proposal.py`, `lab/current.py`) and
 """
 
 import hashlib
+import os
 import shlex
 import signal
 import time
@@ -19,19 +20,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lab.brief import one_line
-from lab.cards import card_path, join, new_id, utc_now
+from lab.cards import card_path, join, new_id, read_card, utc_now
 from lab.checkouts import abandoned, checkout, discard
 from lab.devices import take
 from lab.edits import edit_key
 from lab.engines import Engine, Job
-from lab.errors import LabError
+from lab.errors import CardError, LabError
 from lab.foreign import Watch
 from lab.git import full_hash, run_git
 from lab.interrupts import undisturbed
 from lab.keeper import end_leftovers
 from lab.losses import lookout, read_losses
 from lab.memory import memory_ran_out, oom_kills
-from lab.outcome import make_error, record
+from lab.outcome import make_error, read_left, record
 from lab.recheck import look_again
 from lab.recorder import CHECKPOINT
 from lab.runlog import read_log
@@ -130,7 +131,7 @@ class Experiment:
         return card
 
     def _card(self) -> Card:
-        return read_json(card_path(self.knowledge, self.run))
+        return read_card(self.knowledge, self.run)
 
     # Where it runs.
 
@@ -165,6 +166,7 @@ class Experiment:
         told = {
             "AUTORESEARCH_RUN_ID": self.run,
             "AUTORESEARCH_RUN_DIR": str(self.folder),
+            "KNOWLEDGE_DIR": str(self.knowledge.absolute()),
             "AUTORESEARCH_HYPOTHESIS": one_line(order.hypothesis, MAX_HYPOTHESIS_CHARACTERS),
             "AUTORESEARCH_SESSION": order.session,
             "AUTORESEARCH_AGENT": order.agent,
@@ -198,18 +200,38 @@ class Experiment:
     # What comes of it.
 
     def record(self, error: dict[str, Any]) -> None:
-        """Write the run's card where it has left none: a crash, with the end of its log and what `error` says."""
+        """Write the run's card where it has left none: a crash, with the end of its log and what `error` says.
+
+        Where the run has left what makes no card, which may be anything, that is set aside and the card says so.
+        """
         if card_path(self.knowledge, self.run).exists():
             return
-        start = self.folder / "start.json"
+        try:
+            self._record(error)
+        except CardError as damage:
+            for name in ("start.json", "summary.json", ERROR):
+                with suppress(FileNotFoundError):
+                    os.replace(self.folder / name, self.folder / f"{name}.refused")
+            replace(self.folder / "start.json", self._facts())
+            why = str(damage).replace(f"{self.folder}/", "")  # others read it
+            record(self.folder, make_error("exception", None, f"what the run has left makes no card: {why}", []))
+
+    def _record(self, error: dict[str, Any]) -> None:
+        """The same with what the run has left. CardError where that makes no card."""
+        start, log = self.folder / "start.json", self.folder / "run.log"
         if not start.exists():
             replace(start, self._facts())
+        facts = read_left(start)
+        if (facts.get("run_id"), facts.get("knowledge_dir")) != (self.run, str(self.knowledge.absolute())):
+            raise CardError(f"{start} is of another run")
         if self.engine and (self.folder / ERROR).exists():
             found = read_json(self.folder / ERROR)
             record(self.folder, found["error"], found["loss_curve"])
             return
-        said = read_log(self.folder / "run.log", self.settings.metric, crashed=True)["error"]
-        record(self.folder, said | {"phase": read_json(start).get("phase")} | error)
+        said = make_error("exception", None, "it has left no log", [])
+        if log.is_file():
+            said = read_log(log, self.settings.metric, crashed=True)["error"]
+        record(self.folder, said | {"phase": facts.get("phase")} | error)
 
     def _facts(self) -> Card:
         """What is known of a run that ended before it could say so itself, such as of a script that does not parse."""
@@ -266,7 +288,7 @@ def tidy(project: Path) -> list[str]:
     for run in runs:
         end_leftovers(run)
         folder = runs_dir(project) / run
-        if (folder / "start.json").exists():
+        if (folder / "start.json").is_file():
             with suppress(LabError):  # what it left is damaged: there is nothing to make a card of
                 phase = read_json(folder / "start.json").get("phase")
                 record(folder, make_error("killed", phase, "killed together with the worker that ran it", []))

@@ -25,6 +25,7 @@ from typing import NamedTuple
 GRACE_SECONDS = 10.0  # for a command to record its end before it is killed
 SETTLE_SECONDS = 5.0  # for who outlives it to end by itself: the recorder's watcher writes the card of a killed run
 KILL_SECONDS = 60.0  # for killed processes to be gone: one may be stuck in a driver
+LONGEST_SECONDS = GRACE_SECONDS + 2 * SETTLE_SECONDS + KILL_SECONDS + 10.0  # that all of this takes
 POLL_SECONDS = 0.05
 WALK_SECONDS = 2.0  # between two looks at the process table where there is no subreaper
 MARKERS = ("AUTORESEARCH_RUN_ID", "AUTORESEARCH_FOR_RUN")  # in the environment of a run, and of who edits for it

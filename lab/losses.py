@@ -37,6 +37,8 @@ def write_loss(run_dir: Path, step: int, seconds: float, loss: float) -> None:
 
 def read_losses(run_dir: Path) -> list[Point]:
     """The losses so far, NaN for what is no number; [] where there are none."""
+    if not (run_dir / LOSSES).is_file():  # to read a pipe would take for ever
+        return []
     try:
         with open(run_dir / LOSSES, "rb") as file:
             lines = file.read(MAX_BYTES).split(b"\n")
@@ -85,7 +87,9 @@ def lookout(run_dir: Path) -> Callable[[], str | None]:
 def _envelope(run_dir: Path) -> Envelope:
     """The envelope of the run's track. It is empty where the commons cannot be read, which must not end a run."""
     with suppress(LabError):
-        facts = read_json(run_dir / "start.json")
-        with Index(Path(facts["knowledge_dir"])) as index:
-            return envelope_of(history(index, facts.get("track")))
+        facts = read_json(run_dir / "start.json") if (run_dir / "start.json").is_file() else {}
+        place, track = facts.get("knowledge_dir"), facts.get("track")
+        if isinstance(place, str) and isinstance(track, str):
+            with Index(Path(place)) as index:
+                return envelope_of(history(index, track))
     return Envelope()

@@ -7,6 +7,7 @@ Not covered: who notices the end (`lab/recorder.py`), and the verdict (`lab/deci
 
 import errno
 import math
+import re
 import sys
 from bisect import bisect_left
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from lab.index import Index
 from lab.judgement import judgement
 from lab.losses import read_losses
 from lab.runs import signature
-from lab.schema import MAX_LOSS_CURVE_POINTS, Card, complete
+from lab.schema import ID_PATTERN, MAX_LOSS_CURVE_POINTS, Card, complete, validate_card
 from lab.settings import Settings, judging
 from lab.store import dump_json, read_json, replace
 
@@ -44,18 +45,23 @@ def record(run_dir: Path, error: Card | None = None, loss_curve: list[list[Any]]
 
     With a summary.json the card carries its results and `error` is ignored: what was measured counts, even when the
     process died before it could say so. `loss_curve` is what a crashed run has to show; None is what it left on disk.
+    CardError where what the run has put there makes no card, StoreError where the commons cannot be written.
     """
-    facts = read_json(run_dir / "start.json")
-    knowledge = Path(facts["knowledge_dir"])
-    path = card_path(knowledge, facts["run_id"])
+    facts = read_left(run_dir / "start.json")
+    place, name = facts.get("knowledge_dir"), facts.get("run_id")
+    if not isinstance(place, str) or not isinstance(name, str) or not re.fullmatch(ID_PATTERN, name):
+        raise CardError(f"{run_dir / 'start.json'} does not say which run it is of")
+    knowledge = Path(place)
+    path = card_path(knowledge, name)
     if path.exists():
         return read_json(path)
     files = sorted(file.name for file in run_dir.iterdir() if not file.name.startswith("."))
     if "summary.json" in files:
-        outcome = outcome_of(read_json(run_dir / "summary.json"))
+        outcome = outcome_of(read_left(run_dir / "summary.json"))
     else:
         curve = thin(read_losses(run_dir)) if loss_curve is None else loss_curve
         outcome = {"status": "crash", "results": {"loss_curve": curve}, "error": error}
+    validate_card(card_of(facts, {"status": "inconclusive"} | outcome))  # what is compared is what it should be
     outcome |= _decided(knowledge, facts | outcome)
     outcome["artifacts"] = {"files": files} | outcome.get("artifacts", {})
     try:
@@ -69,6 +75,16 @@ def record(run_dir: Path, error: Card | None = None, loss_curve: list[list[Any]]
     except StoreError as failure:
         print(f"warning: {failure}", file=sys.stderr)  # the card has it too
     return card
+
+
+def read_left(path: Path) -> Card:
+    """The object in a file that a run has left. CardError where that is none: it may have put anything there."""
+    if not path.is_file():  # to read a pipe would take for ever
+        raise CardError(f"{path} is no plain file")
+    try:
+        return read_json(path)
+    except StoreError as error:
+        raise CardError(str(error)) from error
 
 
 def compared(index: Index, values: Card) -> Card:
@@ -186,7 +202,8 @@ def thin(losses: list[tuple[int, float, float]]) -> list[list[Any]]:
         times = [seconds for _, seconds, _ in losses]
         width = (times[-1] - times[0]) / (MAX_LOSS_CURVE_POINTS - 1)
         picked = {bisect_left(times, times[0] + width * slot) for slot in range(MAX_LOSS_CURVE_POINTS - 1)}
-        losses = [losses[index] for index in sorted(picked | {len(losses) - 1})]
+        last = len(losses) - 1  # beyond it is what a search among seconds that run backwards may find
+        losses = [losses[index] for index in sorted({min(index, last) for index in picked} | {last})]
     return [[step, round(seconds, 3), plain(float(f"{loss:.6g}"))] for step, seconds, loss in losses]
 
 

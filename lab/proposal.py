@@ -9,10 +9,11 @@ files alone, on an index of its own.
 Not covered: running it (`lab/work.py`).
 """
 
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lab.agents import RefusedError, ask_agent
+from lab.agents import MAX_FILE_BYTES, RefusedError, ask_agent
 from lab.brief import brief_text, one_line
 from lab.briefing import gather, queued, running
 from lab.edits import edit_key
@@ -74,7 +75,7 @@ def advance(project: Path, branch: str, proposal: Proposal) -> str:
     """Make its commit the tip of the branch, unless somebody else has moved that meanwhile; what was done, in words."""
     name, commit = branch.removeprefix("refs/heads/"), proposal.commit
     try:
-        where = run_git(project, "for-each-ref", "--format=%(worktreepath)", branch).decode().strip()
+        where = os.fsdecode(run_git(project, "for-each-ref", "--format=%(worktreepath)", branch)).removesuffix("\n")
         if where and not Path(where).is_dir():
             where = ""  # somebody removed that checkout without telling git
         if where and full_hash(project, branch) == proposal.tip:
@@ -144,7 +145,7 @@ def _patched(item: Item, project: Path, base: str) -> dict[str, bytes]:
     names = load_settings(project).editable
     try:
         files = apply_patch(top, base, item["patch"].encode("utf-8", "surrogateescape"))
-    except StoreError as error:
+    except (StoreError, UnicodeEncodeError) as error:
         raise RefusedError(f"the patch does not apply to {base[:12]}: {error}") from error
     changed = {}
     for name, content in files.items():
@@ -152,6 +153,10 @@ def _patched(item: Item, project: Path, base: str) -> dict[str, bytes]:
             raise RefusedError(f"the patch changes {one_line(name)}; only {', '.join(names)} may be edited")
         if content is None:
             raise RefusedError(f"the patch removes {one_line(name)}, or leaves no plain file there; edit it in place")
+        if len(content) > MAX_FILE_BYTES:
+            raise RefusedError(
+                f"the patch leaves more than {MAX_FILE_BYTES >> 20} MiB in {one_line(name)}; keep it small"
+            )
         changed[name.removeprefix(below)] = content
     return changed
 

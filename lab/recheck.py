@@ -24,7 +24,8 @@ from lab.schema import Card, finite, metric_value
 from lab.settings import load_settings
 from lab.stats import gain
 
-LOG = "second_look.log"
+LOG, EVALUATION = "second_look.log", "evaluation.json"
+NOT_MEASURED = "does not reproduce: the evaluator has measured nothing in this run, somebody wrote its results by hand"
 TAIL_BYTES = 65_536
 SURE_SDS = 4.0  # a gap is outside the noise from so many standard deviations on
 # Rows of one document are alike, so the error over rows is too small for two texts: those of `builtin` differ by six of
@@ -48,6 +49,8 @@ def look_again(
     run's folder, and returns its exit code. Where it fails the card stays as it is and the warning says why. StoreError
     or CardError where the commons cannot be read or written.
     """
+    if not (run_folder / EVALUATION).is_file():  # without which `lab.recorder` takes no result
+        return join(knowledge, card, "suspect", {"reason": NOT_MEASURED}), None
     command = [*shlex.split(load_settings(project).second_look), str(run_folder)]
     try:
         code = run(command, LOG)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from lab import keeper
-from lab.errors import LabError, SettingError
+from lab.errors import LabError, SettingError, StoreError
 from lab.interrupts import undisturbed
 from lab.store import runs_dir
 
@@ -72,12 +72,11 @@ def run_group(
     """Run a command in `folder`, what it prints in `log`; its exit code, -N for signal N, when nothing of it is left.
 
     `given` is the file that it reads on standard input; `held` are descriptors that stay open until nothing is left,
-    such as of a lock. SettingError where it cannot be started. OvertimeError where it takes longer than `limit`
-    seconds; StoppedError where `look`, called once a second, has a reason to end it. Then, and on an exception here,
-    such as Ctrl-C, all that it has started is ended. Should this process be killed, the keeper (`lab/keeper.py`) does
-    so.
+    such as of a lock. SettingError where it cannot be started, StoreError where the log cannot be written.
+    OvertimeError where it takes longer than `limit` seconds; StoppedError where `look`, called once a second, has a
+    reason to end it. Then, and on an exception here, such as Ctrl-C, all that it has started is ended. Should this
+    process be killed, the keeper (`lab/keeper.py`) does so.
     """
-    log.parent.mkdir(parents=True, exist_ok=True)
     kept = None
     try:
         with undisturbed():  # or a signal could part us from a keeper that we do not know yet
@@ -120,7 +119,7 @@ class _Kept:
         self.run = next((environment[name] for name in keeper.MARKERS if name in environment), None)
         self.group = 0  # the command's
         self.code: int | None = None
-        with open(log, "wb") as output, open(given or os.devnull, "rb") as words:
+        with _fresh(log) as output, open(given or os.devnull, "rb") as words:
             try:
                 if os.name == "posix":
                     self.process = _start_keeper(command, folder, environment, output, (words.fileno(), *held))
@@ -134,6 +133,8 @@ class _Kept:
             assert self.process.stdout
             self._voice = select.poll()
             self._voice.register(self.process.stdout, select.POLLIN)
+            while not self._voice.poll(LOOK_SECONDS * 1000):
+                self.process.send_signal(signal.SIGCONT)  # the command may have stopped it at once
             self._hear()
 
     def _unable(self, number: int) -> SettingError:
@@ -168,12 +169,30 @@ class _Kept:
             return
         assert self.process.stdin and self.process.stdout
         self.process.stdin.close()  # which tells the keeper
-        if self.process.wait():  # it was killed itself
+        self.process.send_signal(signal.SIGCONT)  # the command may have stopped it
+        try:
+            killed = self.process.wait(keeper.LONGEST_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            killed = self.process.wait()
+        if killed:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.group or self.process.pid, signal.SIGKILL)
             if self.run:
                 keeper.end_leftovers(self.run)
         self.process.stdout.close()
+
+
+def _fresh(log: Path) -> IO[bytes]:
+    """The log, as a file of its own: what ran before may have left a link there, or a pipe. StoreError where not."""
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.unlink(missing_ok=True)
+        return open(log, "xb")
+    except OSError as error:
+        raise StoreError(
+            f"cannot write {log}: {error.strerror}; free space there or make the folder writable"
+        ) from error
 
 
 def _start_keeper(

@@ -222,12 +222,15 @@ class _Task:
             return False
         before, self.run = self.run, self.item["run"]
         folder = runs_dir(self.project) / self.run
-        if not self.measured() or not (folder / PROPOSAL).exists():
-            self.run = before
-            return False
-        known, self.folder = read_json(folder / PROPOSAL), folder
-        self.proposal = Proposal(known["commit"], {}, known["tip"], {})
-        return True
+        try:
+            if self.measured():
+                known = read_json(folder / PROPOSAL)
+                self.proposal, self.folder = Proposal(known["commit"], {}, known["tip"], {}), folder
+                return True
+        except (StoreError, KeyError):
+            pass  # what it left is damaged, or not there: the item is run anew
+        self.run = before
+        return False
 
     def execute(self) -> Card:
         """Run the commit and return its card."""
@@ -252,12 +255,16 @@ class _Task:
 
     def measured(self) -> bool:
         """Whether the run has a card with a result."""
-        path = card_path(self.knowledge, self.run)
-        return path.exists() and metric_value(read_json(path)) is not None
+        return card_path(self.knowledge, self.run).exists() and metric_value(self.card()) is not None
+
+    def card(self) -> Card:
+        """The card of the run, with what has been said of it since, such as that it is suspect."""
+        with Index(self.knowledge) as index:
+            return index.read(self.run)
 
     def finish(self) -> None:
         """Go on from the commit where it is kept, end the lease, and tell."""
-        card = read_json(card_path(self.knowledge, self.run))
+        card = self.card()
         said = {"prior_knowledge_used": self.item["cards"]} if self.item["cards"] else {}
         if self.proposal.spent:
             said["results"] = self.proposal.spent

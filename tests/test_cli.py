@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -97,6 +98,17 @@ def test_a_reader_that_stops_early(knowledge):
     command = f"{sys.executable} {ROOT}/commons.py show last --json --knowledge-dir {knowledge} | head -c 1"
     done = subprocess.run(["bash", "-c", command + "; echo ${PIPESTATUS[0]}"], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("{0\n", "")
+
+
+def test_ctrl_c_is_one_line(knowledge, monkeypatch, capsys):
+    def cmd_status(args):
+        """Be interrupted."""
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "interrupted", SimpleNamespace(cmd_status=cli.command()(cmd_status)))
+    monkeypatch.setenv("KNOWLEDGE_DIR", str(knowledge))
+    assert cli.main("commons.py", "", {"status": "interrupted"}, ["status"]) == 130
+    assert capsys.readouterr() == ("", "error: interrupted\n")
 
 
 def test_a_terminal_without_unicode(knowledge):

@@ -188,6 +188,28 @@ def test_however_it_ends_it_has_its_card_and_leaves_nothing(project, end):
     project.assert_nothing_is_left(" M train.py\n")
 
 
+NO_CARD = "what the run has left makes no card: "
+# What the script leaves in its run folder before it ends without a word: the card's summary.
+LEAVES = {
+    "(run.dir / 'start.json').write_text('{}')": NO_CARD + "start.json is of another run",
+    "(run.dir / 'summary.json').write_text('{\"val_bpb\": 0.1, \"artifacts\": [1]}')": NO_CARD
+    + "card field artifacts: [1] is not allowed; it must be an object or null",
+    "(run.dir / 'start.json').unlink(); os.mkfifo(run.dir / 'start.json')": NO_CARD + "start.json is no plain file",
+    "import shutil; shutil.rmtree(run.dir)": "it has left no log",
+}
+
+
+@pytest.mark.parametrize("code", LEAVES)
+def test_whatever_it_leaves_it_has_its_card(project, code):
+    project.edit(f"os.kill(run.watcher.pid, 9); {code}; os._exit(3)")
+    done = project.once("-m", "an idea")
+    card = project.cards()[-1]
+    assert (done.returncode, done.errors) == (1, "")
+    assert card["error"]["summary"] == LEAVES[code]
+    assert (card["status"], card["hypothesis"], len(project.cards())) == ("crash", "an idea", 2)
+    project.assert_nothing_is_left(" M train.py\n")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("moment", ["waiting", "running", pytest.param("deaf", marks=pytest.mark.slow)])
 def test_ctrl_c_and_sigterm(project, number, moment):

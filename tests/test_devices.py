@@ -361,6 +361,16 @@ def test_a_folder_that_cannot_be_used_is_an_error_of_one_line(cpu, home):
     )
 
 
+def test_a_link_in_a_folder_for_all_is_not_followed(cpu, home):
+    (home / "slots").mkdir()
+    (home / "mine").write_text("mine")
+    (slot,) = slots()
+    slot.lock.symlink_to(home / "mine")
+    with pytest.raises(StoreError, match=r"^cannot lock .*: Too many levels of symbolic links; "), take(RUN, "me"):
+        pass
+    assert (home / "mine").read_text() == "mine"
+
+
 def test_a_lock_that_was_removed_keeps_nobody_out_for_ever(cpu):
     (slot,) = slots()
     with take(RUN, "me"):

@@ -227,6 +227,16 @@ def test_a_run_has_its_limit(project, tmp_path):
     node.hang_up()
 
 
+def test_what_a_run_says_of_its_own_crash_is_not_believed(project, tmp_path):
+    script = "import sys, time; open(sys.argv[1] + '/error.json', 'w').write('{}'); time.sleep(300)"
+    folder = tmp_path / "run"
+    command = (sys.executable, "-c", script, str(folder))
+    node = Node(opened(job_of(project, *command, folder=folder, limit=3.0), tmp_path / "there"))
+    assert node.ended()["end"] == "overtime"
+    assert not (node.folder / "run" / "error.json").exists()
+    node.hang_up()
+
+
 def test_what_the_folder_holds_goes_along_and_the_command_is_told_its_place(project, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()

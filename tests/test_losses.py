@@ -54,6 +54,12 @@ def test_a_file_of_any_size_is_read_up_to_a_limit(tmp_path):
     assert read_losses(tmp_path) == [(1, 0.5, 9.0)]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="there are no named pipes")
+def test_a_pipe_keeps_nobody_waiting(tmp_path):
+    os.mkfifo(tmp_path / LOSSES)
+    assert read_losses(tmp_path) == []
+
+
 def test_without_a_file_there_are_none(tmp_path):
     assert read_losses(tmp_path) == read_losses(tmp_path / "nowhere") == []
 
@@ -165,9 +171,16 @@ def test_a_lookout_asks_the_commons_once(run_dir):
     assert look() is not None
 
 
-@pytest.mark.parametrize("damage", ["start.json", "card", "track"])
+@pytest.mark.parametrize("damage", ["start.json", "card", "track", "no commons", "no text", "pipe"])
 def test_a_lookout_that_knows_nothing_ends_nothing_but_what_is_no_number(run_dir, damage):
-    if damage == "start.json":
+    if damage == "no commons":
+        replace(run_dir / "start.json", {"track": "t"})
+    elif damage == "no text":
+        replace(run_dir / "start.json", {"knowledge_dir": str(run_dir.parent.parent / "knowledge"), "track": ["t"]})
+    elif damage == "pipe":
+        (run_dir / "start.json").unlink()
+        os.mkfifo(run_dir / "start.json")
+    elif damage == "start.json":
         (run_dir / "start.json").write_text("{")
     elif damage == "card":
         next((run_dir.parent.parent / "knowledge/cards").iterdir()).write_text("{")

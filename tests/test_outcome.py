@@ -3,17 +3,23 @@
 import errno
 import itertools
 import math
+import os
+from contextlib import suppress
 from decimal import Decimal
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from lab.cards import add_card
-from lab.errors import DataError, DeviceError, DivergedError, SettingError, StoreError
+from lab.cards import add_card, new_id
+from lab.errors import CardError, DataError, DeviceError, DivergedError, SettingError, StoreError
 from lab.index import Index
 from lab.outcome import Terminated, classify, compared, make_error, plain, record, summarise_error, thin
 from lab.runs import signature
-from lab.schema import ERROR_KINDS, complete
-from lab.store import write_new
+from lab.schema import CARD, ERROR_KINDS, complete
+from lab.store import replace, write_new
+
+CARD_NAMES = [field.name for field in CARD]
 
 
 class OutOfMemoryError(RuntimeError):
@@ -95,6 +101,12 @@ def test_a_long_curve_is_thinned_evenly_over_time():
     assert len(thin([(step, 1.0, 2.0) for step in range(1000)])) == 2
 
 
+def test_a_long_curve_whose_seconds_run_backwards_is_a_curve():
+    points = [(step, 100.0 - step, 5.0) for step in range(100)]
+    curve = thin(points)
+    assert (curve[0], curve[-1]) == ([0, 100.0, 5.0], [99, 1.0, 5.0]) and len(curve) <= 64
+
+
 def test_a_loss_that_is_not_finite_is_null():
     assert thin([(0, 0.0, 5.0), (1, 1.0, math.nan), (2, 2.0, math.inf)]) == [
         [0, 0.0, 5.0],
@@ -129,6 +141,52 @@ def test_a_run_is_recorded_once_whoever_comes_first(tmp_path):
     assert (first["id"], first["status"], first["error"]["kind"]) == ("a" * 12, "crash", "timeout")
     assert first["artifacts"] == {"files": ["start.json"]}
     assert not {"pid", "argv", "phase", "knowledge_dir"} & set(first)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(), inner, max_size=2),
+    max_leaves=4,
+)
+FIELDS = st.sampled_from(["schema", "run_id", "knowledge_dir", "platform", "phases", "decision", *CARD_NAMES])
+
+
+@given(
+    facts=st.dictionaries(FIELDS, JSON, max_size=3),
+    summary=st.none() | st.dictionaries(st.sampled_from(["val_bpb", "artifacts", "loss_curve", "x"]), JSON, max_size=3),
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_a_run_has_left_there_is_a_card_or_one_line_that_says_why_not(tmp_path, facts, summary):
+    run, knowledge = tmp_path / new_id(), tmp_path / "knowledge"
+    known = {"run_id": new_id(), "knowledge_dir": str(knowledge), "phase": "train", "track": "t"}
+    replace(run / "start.json", known | facts)
+    if summary is not None:
+        replace(run / "summary.json", summary)
+    with suppress(CardError):
+        record(run, make_error("killed", None, "gone", []))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        ("start.json", b"[]", "{path} holds a list where an object belongs; `commons.py doctor` sets it right"),
+        ("start.json", b"{}", "{path} does not say which run it is of"),
+        ("start.json", b'{"knowledge_dir": "x", "run_id": "../../x"}', "{path} does not say which run it is of"),
+        ("start.json", None, "{path} is no plain file"),
+        ("summary.json", None, "{path} is no plain file"),
+    ],
+)
+def test_what_a_run_has_left_makes_no_card(tmp_path, name, content, why):
+    path = tmp_path / name
+    replace(tmp_path / "start.json", {"run_id": "a" * 12, "knowledge_dir": str(tmp_path / "knowledge")})
+    path.unlink(missing_ok=True)
+    if content is None:
+        os.mkfifo(path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(CardError) as caught:
+        record(tmp_path)
+    assert str(caught.value) == why.format(path=path)
 
 
 def crash(number, summary, kind="oom"):

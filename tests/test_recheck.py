@@ -64,6 +64,7 @@ def test_honest_runs_are_hardly_ever_suspected_and_overfit_ones_nearly_always(be
 def project(tmp_path):
     (tmp_path / "pyproject.toml").write_text("[tool.autoresearch]\nsecond_look = 'look --hard'\n")
     (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "evaluation.json").write_text("{}")
     return tmp_path
 
 
@@ -140,6 +141,15 @@ def test_a_look_that_fails_leaves_the_card_as_it_is(project, log, code, why):
     card = kept(project)
     after, warning = look(project, card, log, code)
     assert (after, warning) == (card, f"card {card['id'][:12]} could not be evaluated again: {why}")
+
+
+def test_results_without_an_evaluation_were_written_by_hand(project):
+    (project / "run" / "evaluation.json").unlink()
+    card, warning = look_again(project, project / "knowledge", kept(project), project / "run", None)
+    assert (card["status"], warning) == ("keep", None)
+    assert card["quarantined"] == (
+        "does not reproduce: the evaluator has measured nothing in this run, somebody wrote its results by hand"
+    )
 
 
 def test_a_command_that_cannot_be_started(project):

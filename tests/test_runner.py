@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from lab.errors import SettingError
-from lab.runner import environment, run_group
+from lab.errors import SettingError, StoreError
+from lab.runner import OvertimeError, environment, run_group
+from lab.store import is_alive
 
 
 @pytest.mark.parametrize(
@@ -93,6 +94,32 @@ def test_a_folder_that_is_not_there(tmp_path):
     with pytest.raises(SettingError) as caught:
         run_group(["true"], tmp_path / "gone", os.environ, tmp_path / "log")
     assert str(caught.value) == "cannot start 'true': No such file or directory; install it or name another"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there are no links and pipes to be had")
+@pytest.mark.parametrize("make", [lambda path: path.symlink_to("other"), os.mkfifo])
+def test_a_log_is_a_file_of_its_own(tmp_path, make):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "other").write_text("mine")
+    make(tmp_path / "run" / "log")
+    assert run(tmp_path, "echo", "x") == (0, "x\n")
+    assert (tmp_path / "run" / "other").read_text() == "mine" and not (tmp_path / "run" / "log").is_symlink()
+
+
+def test_a_log_that_cannot_be_written(tmp_path):
+    (tmp_path / "run" / "log").mkdir(parents=True)
+    with pytest.raises(StoreError) as caught:
+        run(tmp_path, "true")
+    why = f"cannot write {tmp_path}/run/log: Is a directory; free space there or make the folder writable"
+    assert str(caught.value) == why
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there is no keeper")
+def test_a_command_that_stops_its_keeper_is_ended_all_the_same(tmp_path):
+    began = tmp_path / "began"
+    with pytest.raises(OvertimeError):
+        run(tmp_path, "sh", "-c", f"kill -STOP $PPID; echo $$ > {began}; exec sleep 300", limit=0.5)
+    assert not is_alive(int(began.read_text()))
 
 
 def test_a_look_that_fails_ends_the_command(tmp_path):

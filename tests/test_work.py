@@ -75,6 +75,13 @@ AGENTS = {
     "open('train.py', 'wb').write(text.replace(b'LR = 0.1', b'LR = 0.05'))",
     "quits": "edit('from lab import', 'sys.exit(); from lab import')",
 }
+SWELLS = f"""\
+--- a/train.py
++++ b/train.py
+@@ -1 +1,2 @@
++# {"x" * (1 << 20)}
+ import os, subprocess, sys, time
+"""
 AGENT = """\
 import os, subprocess, sys, time
 def edit(old, new):
@@ -335,6 +342,12 @@ def test_line_ends_are_committed_as_git_would(copy):
         ("regits", {}, "what the agent changed cannot be told: git diff: fatal: bad object {tip}"),
         ("removes", {}, "the agent removed train.py, or left no plain file there; edit it in place"),
         ("swells", {}, "the agent left more than 1 MiB in train.py; keep it small"),
+        ("hpo", {"patch": SWELLS}, "the patch leaves more than 1 MiB in train.py; keep it small"),
+        (
+            "hpo", {"patch": "\ud800"},
+            "the patch does not apply to {tip:.12}: 'utf-8' codec can't encode character '\\ud800' in position 0: "
+            "surrogates not allowed",
+        ),
         ("hpo", {"changes": {"WIDTH": 1.0}}, "these values change nothing"),
         (
             "hpo", {"changes": {"DEPTH": 1}},
@@ -469,6 +482,42 @@ def test_who_was_faster_stays_on_the_branch(copy):
     card = load_cards(copy.knowledge)[0]
     assert card["status"] == "keep" and copy.tip() == other
     assert events[-1]["branch"] == f"autoresearch/s has moved meanwhile; {card['commit'][:12]} is not on it"
+
+
+def test_a_suspect_run_is_not_gone_on_from(box, tmp_path):
+    (tmp_path / "look.json").write_text("{}")
+    (tmp_path / "look.py").write_text(f"print(open({str(tmp_path / 'look.json')!r}).read())")
+    with open(box.folder / "pyproject.toml", "a") as settings:
+        settings.write(f'second_look = "{sys.executable} {tmp_path}/look.py"\n')
+    measured = 'run.evaluated({"val_bpb": WIDTH + LR})\nrun.finish({"val_bpb": WIDTH + LR})\n'
+    (box.folder / "train.py").write_text(SCRIPT.partition("run.finish(")[0] + measured)
+    box.git("commit", "-q", "-a", "-m", "with a second look")
+    box.add("the baseline", changes={})
+    box.work()
+    tip = box.tip()
+    (tmp_path / "look.json").write_text('{"suspect": "does not reproduce: x"}')
+    item = box.add("narrower", changes={"WIDTH": 0.5})
+    events = box.work()
+    assert (events[2]["status"], events[2]["suspect"], events[2]["branch"]) == ("keep", "does not reproduce: x", None)
+    assert box.tip() == tip == load_cards(box.knowledge)[1]["commit"]
+    assert box.item(item["id"])["status"] == "completed"
+
+
+@pytest.mark.parametrize("content", ["{", "{}", None])
+def test_where_a_killed_worker_has_left_no_use_the_item_is_run_anew(copy, content):
+    (first,) = load_cards(copy.knowledge)
+    item = copy.add("wider", changes={"WIDTH": 4.0})
+    worker = subprocess.Popen(["sleep", "300"])
+    token = lab.leases.claim_next_experiment(copy.knowledge, "killed", pid=worker.pid)["lease"]["token"]
+    lab.leases.heartbeat(copy.knowledge, item["id"], token, run=first["id"])
+    worker.kill()
+    worker.wait()
+    left = copy.folder / "runs" / first["id"] / "proposal.json"
+    left.unlink()
+    if content is not None:
+        left.write_text(content)
+    assert names(copy.work()) == ["claimed", "started", "ended", "idle"]
+    assert load_cards(copy.knowledge)[0]["config"]["WIDTH"] == 4.0
 
 
 def test_a_branch_that_is_checked_out_goes_along_with_its_files(copy):
@@ -655,6 +704,33 @@ def test_a_project_in_a_folder_of_its_repository(box, changed, reason):
     if reason is None:
         card = load_cards(box.knowledge)[0]
         assert box.git("diff", "--name-only", card["parent_commit"], card["commit"]) == f"inner/{changed}"
+
+
+def test_a_project_below_a_folder_of_checkouts_is_no_checkout(tmp_path):
+    folder = tmp_path / ".worktrees" / "box"
+    folder.mkdir(parents=True)
+    box = Box(folder)
+    (folder / "train.py").write_text(SCRIPT.replace("LR = 0.1", "LR = 0.2"))  # a person's edit, and not the agent's
+    box.add()
+    events = box.work(box.agent("ungits"))
+    assert events[1]["reason"] == "the agent took the checkout out of git: what it changed cannot be told"
+
+
+def test_checkouts_may_be_on_another_disk(copy, tmp_path):
+    shutil.rmtree(copy.folder / ".worktrees", ignore_errors=True)
+    (tmp_path / "large").mkdir()
+    (copy.folder / ".worktrees").symlink_to(tmp_path / "large")
+    copy.add()
+    assert names(copy.work(copy.agent("good"))) == ["claimed", "started", "ended", "idle"]
+    assert load_cards(copy.knowledge)[0]["config"]["LR"] == 0.05
+
+
+def test_a_branch_whose_checkout_has_a_name_in_another_encoding_goes_along(copy):
+    elsewhere = copy.folder.parent / os.fsdecode(b"caf\xe9 ")
+    copy.git("worktree", "add", "-q", str(elsewhere), "autoresearch/s")
+    copy.add("narrower", changes={"WIDTH": 0.5})
+    assert copy.work()[2]["branch"] == f"autoresearch/s is at {copy.tip()[:12]}"
+    assert "WIDTH = 0.5" in (elsewhere / "train.py").read_text()
 
 
 def test_a_worker_ends_when_its_director_has_gone(copy):

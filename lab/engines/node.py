@@ -28,6 +28,7 @@ from lab.runner import OvertimeError, StoppedError, run_group
 from lab.store import read_json, replace
 
 GONE = "whoever wanted this run is gone"
+ERROR = "error.json"
 
 
 class Line:
@@ -77,7 +78,10 @@ def execute(folder: Path, line: Line) -> dict[str, Any]:
             return line.said() or other_data(job)  # which the run may have prepared only now
 
         command = [str(run) if word == job["folder"] else word for word in job["command"]]
-        code = run_group(command, unpack(folder), told, run / job["log"], limit=job["limit"], look=look)
+        try:
+            code = run_group(command, unpack(folder), told, run / job["log"], limit=job["limit"], look=look)
+        finally:
+            (run / ERROR).unlink(missing_ok=True)  # nobody else is to say so
         _keep_error(folder, told.get("AUTORESEARCH_RUN_ID", ""))
         return {"end": "exit", "code": code}
     except OvertimeError as error:
@@ -90,8 +94,7 @@ def execute(folder: Path, line: Line) -> dict[str, Any]:
 
 def _keep_error(folder: Path, run: str) -> None:
     """Put beside the results what the card that the run left here says of a crash: its error and its loss curve."""
-    place, path = folder / "run" / "error.json", card_path(folder / "knowledge", run)
-    place.unlink(missing_ok=True)  # nobody else is to say so
+    place, path = folder / "run" / ERROR, card_path(folder / "knowledge", run)
     if run and path.exists() and (card := read_json(path))["error"]:
         replace(place, {"error": card["error"], "loss_curve": card["results"].get("loss_curve")})
 
