@@ -187,18 +187,18 @@ class _Task:
         try:
             if self.has_run():
                 with undisturbed():
-                    self.finish()
+                    self.finish(self.card())
                 return
             with self.renewed():
                 where = (self.project, self.knowledge, self.branch)
                 self.proposal = propose(self.item, *where, self.agent, self.folder)
-                self.execute()
+                card = self.execute()
                 with undisturbed():
-                    self.finish()
+                    self.finish(card)
         except KeyboardInterrupt:
             with undisturbed():
                 if self.held and self.measured():
-                    self.finish()
+                    self.finish(self.card())
                 elif self.held:
                     self.settle(leases.release)
                     self.say("released", reason="interrupted")
@@ -255,16 +255,16 @@ class _Task:
 
     def measured(self) -> bool:
         """Whether the run has a card with a result."""
-        return card_path(self.knowledge, self.run).exists() and metric_value(self.card()) is not None
+        path = card_path(self.knowledge, self.run)
+        return path.exists() and metric_value(read_json(path)) is not None
 
     def card(self) -> Card:
         """The card of the run, with what has been said of it since, such as that it is suspect."""
         with Index(self.knowledge) as index:
             return index.read(self.run)
 
-    def finish(self) -> None:
-        """Go on from the commit where it is kept, end the lease, and tell."""
-        card = self.card()
+    def finish(self, card: Card) -> None:
+        """Go on from the run's commit where it is kept, end the lease, and tell."""
         said = {"prior_knowledge_used": self.item["cards"]} if self.item["cards"] else {}
         if self.proposal.spent:
             said["results"] = self.proposal.spent

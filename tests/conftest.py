@@ -1,5 +1,6 @@
 """The files that take longest run first, so that two workers end together; and no test is timed."""
 
+import os
 import signal
 
 import hypothesis
@@ -11,6 +12,9 @@ hypothesis.settings.load_profile("untimed")
 
 # A shell has what it starts in the background ignore Ctrl-C, and so would every process of the tests.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Containers often ask for no bytecode; thousands of processes of the tests would each compile what they import.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 LONGEST_FIRST = (
     "test_train", "test_prepare", "test_docs", "test_torture", "test_work", "test_cli_director", "test_queue_torture",

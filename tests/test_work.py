@@ -648,7 +648,7 @@ def test_after_kill_9_another_worker_does_the_item(copy):
     process.communicate()
     child = int(log.read_text().split()[-1])
     until(lambda: not lives(child) and len(load_cards(copy.knowledge)) == 2)  # its keeper has ended what it had started
-    events = copy.work(owner="second")
+    events = [event for event in copy.work(owner="second") if event["event"] != "waiting"]  # for the keeper's slot
     assert names(events) == ["claimed", "started", "ended", "idle"] and events[2]["status"] == "keep"
     found = copy.item(item["id"])
     assert (found["status"], found["attempts"], found["card"]) == ("completed", 2, events[2]["card"])
