@@ -45,17 +45,18 @@ _OUTLINE = (
 class Index:
     """The index of one commons, up to date when it opens. Close it, or use it in a `with` block.
 
-    Where its file cannot be written (a read-only commons, a full disk) it is built in memory for this once.
-    StoreError or CardError names the first record that cannot be read.
+    Where its file cannot be written (a read-only commons, a full disk) it is built in memory for this once. With `anew`
+    every record is read again; who reads meanwhile has what was before. StoreError or CardError names the first record
+    that cannot be read.
     """
 
-    def __init__(self, knowledge: Path) -> None:
+    def __init__(self, knowledge: Path, anew: bool = False) -> None:
         self.knowledge = knowledge
         self._seen: dict[str, int] = {}
         self.made: dict[str, Any] = {}
         self._db = self._open_file()
         try:
-            self.refresh()
+            self.refresh(anew)
         except (sqlite3.DatabaseError, UnicodeDecodeError):  # damaged, or it cannot be written
             self._db.close()
             with suppress(OSError):
@@ -116,13 +117,15 @@ class Index:
             raise SettingError(f"the query cannot be answered: {binary[0]} is binary; use hex({binary[0]})")
         return rows
 
-    def refresh(self) -> None:
-        """Take in what has come and let go of what has gone since the last time."""
-        if not self._stale():
+    def refresh(self, anew: bool = False) -> None:
+        """Take in what has come and let go of what has gone since the last time, or every record `anew`."""
+        if not (anew or self._stale()):
             return
         self.made.clear()
         mirror = self._mirror()
         with self._transaction():
+            if anew:
+                mirror.clear()
             empty = not any(self._db.execute("SELECT 1 FROM folders WHERE changed >= 0"))
             for name in self._stale():  # again under the lock: another process may have done it
                 changed, now = _modified(self.knowledge / name), time.time_ns()
@@ -186,10 +189,10 @@ class Index:
                 if db.execute("PRAGMA user_version").fetchone()[0] != VERSION:
                     if version:
                         raise sqlite3.DatabaseError("made by another version")
-                    from lab.mirror import TABLES
+                    from lab.mirror import make_tables
 
-                    for statement in (*TABLES.split(";\n"), f"PRAGMA user_version = {VERSION}"):
-                        db.execute(statement)
+                    make_tables(db)
+                    db.execute(f"PRAGMA user_version = {VERSION}")
                 db.execute("COMMIT")
             db.execute("PRAGMA synchronous = NORMAL")
             db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
@@ -294,7 +297,10 @@ def edited(knowledge: Path) -> Iterator[str]:
 
 
 def remove(knowledge: Path) -> None:
-    """Take the index away; the next reader builds it again. StoreError when it cannot be removed."""
+    """Take a damaged index away; the next reader builds it again. StoreError when it cannot be removed.
+
+    Not one that is whole: to who reads it meanwhile, a new log beside the old file is damage.
+    """
     try:
         _remove(knowledge)
     except OSError as error:

@@ -13,7 +13,7 @@ from lab.briefing import gather
 from lab.cards import join
 from lab.errors import CardError, SettingError
 from lab.facts import champion, coverage, find_id, history, main_track, tag_coverage
-from lab.index import Index, remove
+from lab.index import Index
 from lab.judgement import judgement
 from lab.lineage import lineage
 from lab.schema import PLOT_KINDS, Card
@@ -85,19 +85,23 @@ def retract_card(knowledge_dir: Path | str, card_id: str, reason: str) -> Card:
 def update_index(knowledge_dir: Path | str) -> dict[str, Any]:
     """Read every record anew, write `index.json` (one row for every card, newest first), and return what it holds."""
     knowledge = Path(knowledge_dir)
-    remove(knowledge)
-    content = load_index(knowledge)
+    with Index(knowledge, anew=True) as index:
+        content = _content(index)
     replace(knowledge / "index.json", content)
     return content
 
 
 def load_index(knowledge_dir: Path | str) -> dict[str, Any]:
     """What `update_index` would write now: a row for every card, newest first, and when the newest was written."""
-    tags: dict[str, list[str]] = {}
     with Index(Path(knowledge_dir)) as index:
-        for row in index.rows("SELECT card, tag FROM tags ORDER BY rowid"):
-            tags.setdefault(row["card"], []).append(row["tag"])
-        rows = index.rows("SELECT * FROM cards ORDER BY timestamp DESC, id DESC")
+        return _content(index)
+
+
+def _content(index: Index) -> dict[str, Any]:
+    tags: dict[str, list[str]] = {}
+    for row in index.rows("SELECT card, tag FROM tags ORDER BY rowid"):
+        tags.setdefault(row["card"], []).append(row["tag"])
+    rows = index.rows("SELECT * FROM cards ORDER BY timestamp DESC, id DESC")
     cards = [row | {"tags": tags.get(row["id"], [])} for row in rows]
     return {"version": 1, "last_updated": cards[0]["timestamp"] if cards else None, "cards": cards}
 

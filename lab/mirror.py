@@ -90,12 +90,25 @@ CREATE INDEX events_by_card ON events(card);
 _INSERT_CARD = f"INSERT INTO cards({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
 
 
+def make_tables(db: sqlite3.Connection) -> None:
+    """Make the tables of an index, empty."""
+    for statement in TABLES.split(";\n"):
+        db.execute(statement)
+
+
 class Mirror:
     """The records of one commons as rows of an open database."""
 
     def __init__(self, knowledge: Path, db: sqlite3.Connection) -> None:
         self.knowledge = knowledge
         self._db = db
+
+    def clear(self) -> None:
+        """Let go of everything."""
+        tables = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'words\\__%' ESCAPE '\\'"
+        for (name,) in self._db.execute(tables).fetchall():
+            self._db.execute(f"DROP TABLE {name}")
+        make_tables(self._db)
 
     def finish(self) -> None:
         """Make what only speeds up the answers, once the first records are in."""

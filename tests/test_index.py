@@ -479,3 +479,20 @@ def test_read_folds(knowledge):
     join(knowledge, load_cards(knowledge)[0], "annotate", {"lesson": "pays"})
     with Index(knowledge) as index:
         assert [index.read(A)] == load_cards(knowledge)
+
+
+REBUILD_AND_READ = """
+import sys
+from pathlib import Path
+from lab.index import Index
+for number in range(150):
+    with Index(Path(sys.argv[1]), anew=number % 2 == 0) as index:
+        print(len(index.rows("SELECT id FROM cards")), len(index.rows("SELECT rowid FROM words")))
+"""
+
+
+def test_whoever_reads_while_it_is_made_anew_has_all_of_it(knowledge):
+    (card,) = load_cards(knowledge)
+    write_many(knowledge / "cards", ((f"{n:016x}.json", dump_json(card | {"id": f"{n:016x}"})) for n in range(19)))
+    done = [process.communicate() for process in [python(REBUILD_AND_READ, knowledge) for _ in range(3)]]
+    assert [set(output.splitlines()) for output, _ in done] == [{b"20 20"}] * 3
