@@ -94,12 +94,11 @@ class Scale(NamedTuple):
         return NEAR_ONE.search(self.name) is not None and 0.5 < self.value < 1
 
     def _turned(self, factor: float) -> float | None:
-        if isinstance(self.value, int):
-            return _whole(self.value, factor)
         if self._near_one():
             return round(1 - _rounded((1 - self.value) / factor), 12)
-        value = _rounded(self.value * factor)
-        return None if value > 1 >= self.value and SHARE_OF_ONE.search(self.name) else value
+        value = _whole(self.value, factor) if isinstance(self.value, int) else _rounded(self.value * factor)
+        beyond = value is not None and value > 1 >= self.value and SHARE_OF_ONE.search(self.name)
+        return None if beyond else value
 
 
 def _rounded(value: float) -> float:

@@ -311,6 +311,7 @@ def test_what_a_single_agent_is_told_to_type(clone: Clone) -> None:
     assert [card["session"] for card in clone.cards()] == ["tonight"] * 3
 
 
+@pytest.mark.slow
 def test_what_everybody_is_told_to_type(clone: Clone) -> None:
     Agent(clone, clone.folder).follow(commands("AGENTS.md"))
 

@@ -176,6 +176,7 @@ def clone(request, tmp_path_factory):
     return clone
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="the pages speak to a shell")
 @pytest.mark.parametrize("idea", ["your idea", "raise the embedding LR to 0.9", "idea 7 of widening the hidden layer"])
 def test_a_round_fits_into_an_agents_context(clone, idea):

@@ -28,6 +28,7 @@ def best(steps, scale):
         ("MUON_STEPS", 2, [1, 3, 4]),  # by one at least
         ("ROPE_BASE", 10000, [5000, 6700, 8000, 9000, 11000, 12000, 15000, 20000]),
         ("WARMDOWN_RATIO", 0.75, [0.38, 0.5, 0.6, 0.68, 0.83, 0.94]),  # not beyond 1
+        ("WARMDOWN_RATIO", 1, []),
         ("EMBEDDING_LR", 0.75, [0.38, 0.5, 0.6, 0.68, 0.83, 0.94, 1.1, 1.5]),
         ("MUON_MOMENTUM", 0.95, [0.9, 0.925, 0.937, 0.944, 0.955, 0.96, 0.967, 0.975]),  # the rest to 1 is turned
         ("WARMUP_RATIO", 0.0, [0.02, 0.05]),
