@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import sys
 import threading
 
 import pytest
@@ -188,3 +189,20 @@ def test_what_the_work_cost_is_told(tmp_path):
 def test_the_library_names_a_wrong_session(project):
     with pytest.raises(SettingError, match="is no name for a branch"):
         run_loop(project, [], session="..")
+
+
+def test_suspect_runs_in_a_row_end_it_and_nothing_goes_on_from_them(tmp_path):
+    project = FakeProject(tmp_path / "project", f"second_look = '''{sys.executable} look.py'''\n")
+    (project.folder / "look.py").write_text("""print('{"suspect": "does not reproduce: x"}')""")
+    script = project.folder / "train.py"
+    script.write_text(script.read_text().replace("run.finish(", 'run.evaluated({"val_bpb": result})\nrun.finish('))
+    project.git("add", ".")
+    project.git("commit", "-q", "-m", "with a second look")
+    told = []
+    ended = run_loop(project, told)
+    cards = ", ".join(card["id"][:12] for card in project.cards())
+    why = "does not reproduce: x"
+    assert ended.reason == f"3 runs in a row are suspect and count for nothing, mend the cause: {cards} | {why}"
+    assert (ended.code, ended.experiments) == (1, 3)
+    assert [(event["suspect"], event["branch"]) for event in of(told, "ended")] == [(why, None)] * 3
+    nothing_is_left(project)
