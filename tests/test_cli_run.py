@@ -266,7 +266,7 @@ def test_kill_9_at_any_moment(project, kills):
     assert (done.returncode, done.errors) == (0, "")
     begun = {run for _, run in project.experiments()}
     cards = project.cards()
-    assert {card["run_id"] for card in cards} == begun
+    assert {card["run_id"] for card in cards} >= begun  # one may have been killed before it could say that it began
     assert {card["error"]["kind"] for card in cards if card["error"]} <= {"interrupted", "killed"}
     assert len([card for card in cards if card["status"] != "crash"]) == 2
     project.assert_nothing_is_left(" M train.py\n")

@@ -364,9 +364,11 @@ def test_the_nights_that_the_readme_shows(clone: Clone) -> None:
 @pytest.mark.slow
 def test_every_other_command_of_the_readme(clone: Clone) -> None:
     elsewhere = ["uv run pytest", *whole_nights("README.md")]
-    lines = [line for line in dict.fromkeys(commands("README.md")) if line not in elsewhere]
+    lines = [line for line in dict.fromkeys(commands("README.md")) if line not in elsewhere and "HOST:PORT" not in line]
     assert len(lines) >= 10
     for line in lines:
+        if "worker.py run" in line:
+            Agent(clone, clone.folder).edit()
         result = clone.run(line)
         if "climbmix" in line or "tinystories" in line:
             assert result.returncode == 2

@@ -433,9 +433,7 @@ def test_a_signal_in_every_phase(base, tmp_path, name):
             phase == "import",
             phase in ("import", "prepare"),
         )
-        assert bool(run.card["results"]["loss_curve"]) == (
-            kind == "interrupted" and phase in ("train", "evaluate", "record")
-        )
+        assert bool(run.card["results"]["loss_curve"]) == (phase in ("train", "evaluate", "record"))
 
 
 BAD_INPUT = {  # name: (environment, constants, kind, phase, message); NAMES in capitals are filled in
