@@ -485,7 +485,7 @@ REBUILD_AND_READ = """
 import sys
 from pathlib import Path
 from lab.index import Index
-for number in range(150):
+for number in range(50):
     with Index(Path(sys.argv[1]), anew=number % 2 == 0) as index:
         print(len(index.rows("SELECT id FROM cards")), len(index.rows("SELECT rowid FROM words")))
 """

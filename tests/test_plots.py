@@ -57,7 +57,7 @@ COMMONS = {
 
 
 @pytest.mark.parametrize("name", COMMONS)
-@pytest.mark.parametrize("suffix", [".png", ".svg"])
+@pytest.mark.parametrize("suffix", [".png", pytest.param(".svg", marks=pytest.mark.slow)])
 def test_progress_of_anything_is_a_picture_and_repeatable(tmp_path, name, suffix):
     first, again = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
     plot_progress(COMMONS[name], "T", first)

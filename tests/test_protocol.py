@@ -151,7 +151,7 @@ def test_the_schema_is_one(kind):
 
 
 @pytest.mark.parametrize("kind", VALIDATE)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80)
 @given(data=st.data())
 def test_schema_and_validation_agree(kind, data):
     table, validate = VALIDATE[kind]

@@ -486,7 +486,8 @@ MORE_BAD_INPUT = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("cases", [BAD_INPUT, pytest.param(MORE_BAD_INPUT, marks=pytest.mark.slow)], ids=["", "more"])
+@pytest.mark.slow
+@pytest.mark.parametrize("cases", [BAD_INPUT, MORE_BAD_INPUT], ids=["", "more"])
 def test_bad_input_is_one_clear_line_and_a_crash_card(base, tmp_path, cases):
     with socket.create_server(("127.0.0.1", 0)) as server:
         closed = f"http://127.0.0.1:{server.getsockname()[1]}"
