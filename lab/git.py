@@ -13,6 +13,7 @@ from lab.errors import StoreError
 
 GIT_TIMEOUT_SECONDS = 5.0
 RUN_TIMEOUT_SECONDS = 60.0
+PLAIN, EXECUTABLE = "100644", "100755"  # what git calls the modes of files
 INDEX_PREFIX = "autoresearch-index-"
 KNOWLEDGE_REF = "refs/autoresearch/knowledge"  # the records as this clone has last seen them
 
@@ -174,21 +175,28 @@ def store_files(top: Path, paths: Iterable[str]) -> list[str]:
 def commit_files(project: Path, base: str, files: Mapping[str, bytes], subject: str) -> str:
     """A commit on top of `base` with these files {path from the project's folder: content}; `base` where it has them.
 
-    They are stored as `git add` would, line ends included; no ref moves. StoreError as for `place_of`.
+    They are stored as `git add` would, line ends included, and stay executable; no ref moves. StoreError as for
+    `place_of`.
     """
     top, below = place_of(project)
-    blobs = {}
+    blobs, modes = {}, {}
     for name, content in files.items():
         path = below + name
         blob = run_git(top, "hash-object", "-w", f"--path={path}", "--stdin", stdin=content).decode().strip()
-        if git(top, "rev-parse", "--verify", "--quiet", f"{base}:{path}") != f"{blob}\n".encode():
-            blobs[path] = blob
-    return commit_blobs(top, base, blobs, subject) if blobs else base
+        there = run_git(top, "ls-tree", "-z", base, "--", f":(top,literal){path}").split()
+        if there[2:3] != [blob.encode()]:
+            blobs[path], modes[path] = blob, EXECUTABLE if there[:1] == [EXECUTABLE.encode()] else PLAIN
+    return commit_blobs(top, base, blobs, subject, modes) if blobs else base
 
 
-def commit_blobs(top: Path, base: str | None, blobs: dict[str, str], subject: str) -> str:
-    """A commit on top of `base` that has the blobs at these paths, made on an index of its own; no ref moves."""
-    entries = "".join(f"100644 {blob}\t{path}\0" for path, blob in blobs.items())
+def commit_blobs(
+    top: Path, base: str | None, blobs: dict[str, str], subject: str, modes: Mapping[str, str] | None = None
+) -> str:
+    """A commit on top of `base` that has the blobs at these paths, made on an index of its own; no ref moves.
+
+    `modes` are git's of those that are no plain files.
+    """
+    entries = "".join(f"{(modes or {}).get(path, PLAIN)} {blob}\t{path}\0" for path, blob in blobs.items())
     with _own_index(top, base) as index:
         update = ("update-index", "--replace", "-z", "--index-info")
         run_git(top, *update, stdin=os.fsencode(entries), environment=index)

@@ -323,6 +323,18 @@ def test_only_the_editable_files_of_an_agent_are_taken(copy, name):
     assert copy.git("log", "-1", "--format=%s", card["commit"]) == "an idea"
 
 
+def test_an_executable_script_stays_one(copy):
+    copy.git("checkout", "-q", "autoresearch/s")
+    copy.git("update-index", "--chmod=+x", "train.py")
+    copy.git("commit", "-q", "-m", "executable")
+    copy.git("checkout", "-q", "--detach", "-f")
+    copy.add("narrower", changes={"WIDTH": 0.5})
+    copy.work()
+    card = load_cards(copy.knowledge)[0]
+    assert copy.git("ls-tree", card["commit"], "train.py").startswith("100755 ")
+    assert copy.git("diff", "--numstat", card["parent_commit"], card["commit"]) == "1\t1\ttrain.py"
+
+
 def test_line_ends_are_committed_as_git_would(copy):
     (copy.folder / ".git" / "info" / "attributes").write_text("*.py text eol=crlf\n")
     copy.add()
