@@ -32,7 +32,7 @@ from lab.interrupts import undisturbed
 from lab.keeper import end_leftovers
 from lab.losses import lookout, read_losses
 from lab.memory import memory_ran_out, oom_kills
-from lab.outcome import make_error, read_left, record
+from lab.outcome import ERROR, make_error, read_left, record
 from lab.recheck import look_again
 from lab.recorder import CHECKPOINT
 from lab.runlog import read_log
@@ -43,7 +43,6 @@ from lab.store import read_json, replace, runs_dir
 
 START_UP_SECONDS = 600.0  # a run may take so long beyond twice its time budget
 MAX_HYPOTHESIS_CHARACTERS = 2000
-ERROR = "error.json"  # what the card on another machine says of a crash there
 
 Runner = Callable[[Job, Callable[[], str | None]], int]
 

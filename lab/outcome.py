@@ -26,6 +26,7 @@ from lab.schema import ID_PATTERN, MAX_LOSS_CURVE_POINTS, Card, complete, valida
 from lab.settings import Settings, judging
 from lab.store import dump_json, read_json, replace
 
+ERROR = "error.json"  # what the card that a run left on another machine says of a crash there
 TAIL_LINES = 20
 MAX_LINE_CHARACTERS = 400
 RECENT = 20  # runs among which a crash like this one is looked for

@@ -20,11 +20,12 @@ from lab.cards import join
 from lab.errors import LabError
 from lab.index import Index
 from lab.judgement import VALID
+from lab.recorder import EVALUATION
 from lab.schema import Card, finite, metric_value
 from lab.settings import load_settings
 from lab.stats import gain
 
-LOG, EVALUATION = "second_look.log", "evaluation.json"
+LOG = "second_look.log"
 NOT_MEASURED = "does not reproduce: the evaluator has measured nothing in this run, somebody wrote its results by hand"
 TAIL_BYTES = 65_536
 SURE_SDS = 4.0  # a gap is outside the noise from so many standard deviations on

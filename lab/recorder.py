@@ -57,6 +57,7 @@ LINE_SECONDS = 1.0  # of training between two lines of losses.jsonl
 # How far the training time may be from the budget, and from what the run says: a step is not cut short.
 CLOCK_SHARE, CLOCK_SECONDS = 0.05, 5.0
 CHECKPOINT = "checkpoint.safetensors"  # the weights as they were evaluated, in the run's folder
+EVALUATION = "evaluation.json"  # what the evaluator has measured
 _now = time.monotonic  # as it was before train.py was read
 
 _current: "Run | None" = None
@@ -147,7 +148,7 @@ class Run:
         if self._facts["phase"] == "train":  # a script may leave out the phase `evaluate`
             self.phase("evaluate")
         self._evaluation = evaluation = plain(evaluation)
-        replace(self.dir / "evaluation.json", evaluation)
+        replace(self.dir / EVALUATION, evaluation)
 
     def log_loss(self, step: int, seconds: float, loss: float) -> None:
         """Note the training loss of a step, `seconds` into training. Costs an append, and a line in a file a second."""

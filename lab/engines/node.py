@@ -24,11 +24,11 @@ from lab.cards import card_path
 from lab.engines.parcel import other_data, unpack
 from lab.errors import LabError, StoreError
 from lab.interrupts import interruptible
+from lab.outcome import ERROR
 from lab.runner import OvertimeError, StoppedError, run_group
 from lab.store import read_json, replace
 
 GONE = "whoever wanted this run is gone"
-ERROR = "error.json"
 
 
 class Line:
